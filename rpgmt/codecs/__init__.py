@@ -1,0 +1,1 @@
+"""Key points to heat maps and back."""

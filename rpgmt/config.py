@@ -1,0 +1,222 @@
+"""The configs of model and training, and how configs are read from and written to plain mappings and YAML.
+
+Configs are frozen, keyword-only, nested dataclasses; ``rpgmt.fields`` says how a field is declared. Field names are
+unique over the nested dataclasses, so that every field is one flag of the command line (``rpgmt.cli``).
+
+Constructing a dataclass in Python checks only what its ``__post_init__`` checks; ``from_dict`` checks everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from rpgmt.fields import ConfigError, Flag, UserError, describe, did_you_mean, field_types, leaves, show, to_plain
+from rpgmt.rpg.size import parse_size
+from rpgmt.yaml12 import Dumper, Loader
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "ConfigError",
+    "Flag",
+    "ModelConfig",
+    "TrainConfig",
+    "UserError",
+    "from_dict",
+    "load_yaml",
+    "to_dict",
+    "to_yaml",
+]
+
+C = TypeVar("C", bound="DataclassInstance")
+
+
+def _check_size(value: Any) -> Any:
+    parse_size(value, generated=1, name="rpg_size")  # a percentage is legal here: the model resolves it
+    return value
+
+
+def _check_heads(heads: dict[str, int]) -> dict[str, int]:
+    if not heads:
+        raise ValueError("`heads` is {}: give at least one head, e.g. keypoints: 17")
+    for name in heads:
+        if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):  # it becomes a module's name and a part of metrics' names
+            raise ValueError(
+                f"`heads` is {show(heads)}: {name!r} is no name, use letters, digits and _, e.g. keypoints"
+            )
+    return heads
+
+
+Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[str | int, BeforeValidator(_check_size)]
+Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
+Precision = Annotated[Literal["32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A refinement network: all that is needed to build it again."""
+
+    stages: Annotated[int, Field(ge=1, description="stages of refinement")] = 4
+    channels: Annotated[int, Field(ge=4, multiple_of=4, description="channels of the features")] = 128
+    depth: Annotated[int, Field(ge=1, description="levels of an hourglass, each halves the resolution")] = 4
+    sharing: Annotated[
+        Literal["rpg", "tied", "none"],
+        Field(description="stages' weights: generated from a bank, one copy for all stages, or independent"),
+    ] = "rpg"
+    rpg_size: Annotated[
+        Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights")
+    ] = "1M"
+    rpg_scope: Annotated[
+        Literal["stage", "global", "block"],
+        Field(description="which layers draw on one bank: those of a stage, all, or the same block of every stage"),
+    ] = "stage"
+    rpg_block: Annotated[int, Field(ge=1, description="neighbouring bank entries that are placed together")] = 1
+    rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
+    heads: Annotated[Heads, Field(description="name and channels of each prediction")] = field(
+        default_factory=lambda: {"keypoints": 17}
+    )
+    input_size: Annotated[
+        tuple[Annotated[int, Field(ge=4, multiple_of=4)], Annotated[int, Field(ge=4, multiple_of=4)]],
+        Field(description="width, height of the input in pixels"),
+    ] = (96, 96)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    epochs: Annotated[int, Field(ge=1, description="passes over the training data")] = 10
+    max_steps: Annotated[int | None, Field(ge=1, description="stop after this many optimizer steps")] = None
+    batch_size: Annotated[int, Field(ge=1, description="samples per device and forward pass")] = 32
+    optimizer: Annotated[Literal["adam", "adamw", "sgd"], Field(description="optimizer; sgd has momentum 0.9")] = "adam"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate, for bank and fixed parameters alike")] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 0.0
+    schedule: Annotated[
+        Literal["constant", "cosine", "step"], Field(description="course of the learning rate after the warm-up")
+    ] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")] = 0
+    milestones: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+        Field(description="schedule step: fractions of all steps at which the rate falls"),
+    ] = (0.7, 0.9)
+    decay: Annotated[float, Field(gt=0, le=1, description="schedule step: factor on the rate at a milestone")] = 0.1
+    ema: Annotated[float, Field(ge=0, lt=1, description="decay of the moving average of the weights, 0 is off")] = 0.0
+    clip_norm: Annotated[float | None, Field(gt=0, description="largest norm of the gradient")] = None
+    accumulate: Annotated[int, Field(ge=1, description="batches whose gradients make one step")] = 1
+    precision: Annotated[Precision, Field(description="float32, or mixed with bfloat16 or float16")] = "32"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="kind of device")] = "auto"
+    devices: Annotated[int, Field(ge=1, description="devices of each node")] = 1
+    nodes: Annotated[int, Field(ge=1, description="machines")] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the first weights, order and augmentation")] = 0
+    workers: Annotated[int, Field(ge=0, description="processes that load data, 0 loads in the main one")] = 2
+    out: Annotated[Path | None, Field(description="run folder; null makes a new one in runs/")] = None
+    resume: Annotated[bool, Field(description="go on from the last checkpoint of the run folder")] = False
+    init_from: Annotated[Path | None, Field(description="run folder or model file to start the weights from")] = None
+    channels_last: Annotated[bool, Field(description="memory format of images and features")] = False
+    compile: Annotated[bool, Field(description="compile the model with torch.compile")] = False
+    val_every: Annotated[int, Field(ge=1, description="epochs from one validation to the next")] = 1
+
+    def __post_init__(self) -> None:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ConfigError(f"`milestones` is {show(self.milestones)}: must rise from one to the next")
+        if self.schedule == "step" and not self.milestones:
+            raise ConfigError("`milestones` is []: schedule step needs at least one, e.g. 0.7, 0.9")
+
+
+def from_dict(cls: type[C], mapping: Mapping[str, Any], base: C | None = None) -> C:
+    """Return a checked config of class ``cls``.
+
+    Args:
+        cls: a nested config dataclass.
+        mapping: nested mapping, as YAML gives it, with only the keys to set; a value replaces the whole of a field.
+        base: the config whose values hold where ``mapping`` has none (default: the defaults of ``cls``).
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or an illegal value; one line with key, value and what is legal.
+    """
+    return _from_dict(cls, mapping, base, "", cls)
+
+
+def _from_dict(cls: type[C], mapping: Any, base: C | None, section: str, root: type[DataclassInstance]) -> C:
+    if not isinstance(mapping, Mapping):
+        what = f"`{section}`" if section else "the config"
+        raise ConfigError(f"{what} is {show(mapping)}: must be a mapping of keys to values")
+    types = field_types(cls)
+    by_name = {leaf.name: leaf for leaf in leaves(cls) if len(leaf.path) == 1}
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if key not in types:
+            raise ConfigError(_unknown_key(key, types, section, root))
+        if key in by_name:
+            values[key] = by_name[key].check(value)
+        else:
+            values[key] = _from_dict(types[key], value, base and getattr(base, key), key, root)
+    try:
+        return cls(**values) if base is None else dataclasses.replace(base, **values)
+    except TypeError:
+        for f in dataclasses.fields(cls):
+            if f.default is f.default_factory is dataclasses.MISSING and f.name not in values:
+                place = f" in {section}" if section else ""
+                raise ConfigError(f"`{f.name}` is missing{place}: must be {describe(types[f.name])}") from None
+        raise
+
+
+def _unknown_key(key: Any, legal: Iterable[str], section: str, root: type[DataclassInstance]) -> str:
+    for leaf in leaves(root):
+        if leaf.name == key:
+            place = f"belongs under `{leaf.path[-2]}`" if len(leaf.path) > 1 else "belongs at the top"
+            return f"`{key}` is not a key of {section or 'the config'}: it {place}"
+    return (
+        f"`{key}` is not a key of {section or 'the config'}: {did_you_mean(str(key), legal)}legal: {', '.join(legal)}"
+    )
+
+
+def to_dict(config: DataclassInstance) -> dict[str, Any]:
+    """Return the nested config as plain data: dicts, lists, text, numbers, booleans, None (so also JSON)."""
+    plain: dict[str, Any] = to_plain(config)
+    return plain
+
+
+def to_yaml(config: DataclassInstance, *, task: str | None = None) -> str:
+    """Return the config as YAML that ``from_dict`` takes back; ``task`` becomes a first line ``task: …``."""
+    plain = to_dict(config)
+    return yaml.dump(
+        {"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000
+    )
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping (an empty file is an empty one).
+
+    Scalars are those of YAML 1.2: ``1e-3`` is a number, ``no`` is text, and a key given twice is an error.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping; one line with the path.
+    """
+    path = Path(path)
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not YAML: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds {show(value)}: must be a mapping of keys to values")
+    return value

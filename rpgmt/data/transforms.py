@@ -1,0 +1,124 @@
+"""One affine map for crop, flip, scale and rotation, applied to points and to the image in one warp.
+
+An affine is a float64 matrix A of shape (2, 3) that sends (x, y) to A · (x, y, 1). Pixel centres lie at integers: pixel
+x covers [x - 0.5, x + 0.5], and an image of width w covers [-0.5, w - 0.5]. A box (x, y, w, h) covers the pixels
+x … x + w - 1, that is [x - 0.5, x + w - 0.5]: the box (0, 0, width, height) is the whole image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def crop_affine(
+    box: ArrayLike,
+    size: tuple[int, int],
+    *,
+    padding: float = 1.25,
+    flip: bool = False,
+    scale: float = 1.0,
+    rotation: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """The affine from image pixels to the pixels of a crop round a box.
+
+    The box is enlarged by `padding` and then, along one axis, to the crop's aspect ratio: with a crop of (W, H) pixels
+    it becomes (b, b·H/W), b = padding · max(w, h·W/H). With c the box's centre, (x + (w-1)/2, y + (h-1)/2), a point p
+    goes to
+
+        q = (W-1, H-1)/2 + F · s · R · (p - c - d),    s = scale · W / b,   d = shift · (b, b·H/W)
+
+    where R turns by `rotation` and F mirrors x. With scale 1 and no rotation the edges of the enlarged box fall on the
+    edges of the crop, -0.5 and W - 0.5.
+
+    Args:
+        box: (x, y, w, h) in image pixels, w and h positive.
+        size: (W, H), the crop in pixels.
+        padding: enlargement of the box.
+        flip: mirror the crop, x → W - 1 - x. The points' left and right are the caller's to swap.
+        scale: size of the person relative to the crop without it.
+        rotation: degrees, positive clockwise as seen on the screen (x to the right, y down).
+        shift: by how much of the enlarged box the crop's centre moves, (x, y).
+    """
+    x, y, w, h = np.asarray(box, dtype=np.float64)
+    width, height = size
+    enlarged = padding * max(w, h * width / height)
+    factor = scale * width / enlarged
+    angle = math.radians(rotation)
+    matrix = factor * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    if flip:
+        matrix[0] *= -1
+    centre = np.array(
+        [x + (w - 1) / 2 + shift[0] * enlarged, y + (h - 1) / 2 + shift[1] * enlarged * height / width],
+    )
+    return np.column_stack([matrix, np.array([width - 1, height - 1]) / 2 - matrix @ centre])
+
+
+def invert(affine: np.ndarray) -> np.ndarray:
+    """The affine that undoes `affine`."""
+    matrix = np.linalg.inv(affine[:, :2])
+    return np.column_stack([matrix, -matrix @ affine[:, 2]])
+
+
+def transform_points(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Send points (…, P, 2) through affines (…, 2, 3); leading dimensions broadcast."""
+    return points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+
+
+def warp(image: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resample an image through an affine from its pixels to those of the result.
+
+    Bilinear; what lies outside the image is black, since repeating the border draws stripes that look like limbs and
+    hides from the network where the image ends. A bilinear sample sees 2×2 pixels, so an image that shrinks by k ≥ 2
+    would be aliased: whole blocks of ⌊k⌋×⌊k⌋ pixels are averaged first and the blocks' grid,
+    x' = (x + 0.5) / ⌊k⌋ - 0.5, is folded into the affine. The image still meets one interpolation.
+
+    Args:
+        image: uint8 (H, W, C) or (H, W).
+        affine: (2, 3), invertible.
+        size: (width, height) of the result.
+    """
+    # The small slack keeps an exact 1/k from rounding to k - 1.
+    blocks = math.floor(1 / math.sqrt(abs(np.linalg.det(affine[:, :2]))) + 1e-6)
+    inverse = invert(affine)
+    if blocks >= 2:
+        image, origin = _average_blocks(image, inverse, size, blocks)
+        inverse[:, 2] = (inverse[:, 2] - origin + 0.5) / blocks - 0.5
+        inverse[:, :2] /= blocks
+    return cv2.warpAffine(
+        image,
+        inverse,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0,
+    )
+
+
+def _average_blocks(
+    image: np.ndarray, inverse: np.ndarray, size: tuple[int, int], blocks: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Block means of the part of the image that the result can see, and that part's first pixel (x, y)."""
+    width, height = size
+    corners = transform_points(inverse, np.array([[-1, -1], [width, -1], [-1, height], [width, height]], dtype=float))
+    limits = np.array([image.shape[1], image.shape[0]])
+    first = np.floor((corners.min(0) - blocks) / blocks).astype(int) * blocks
+    first = np.clip(first, 0, (limits - 1) // blocks * blocks)
+    counts = np.clip(np.ceil((corners.max(0) + blocks - first) / blocks).astype(int), 1, -(-(limits - first) // blocks))
+    last = first + counts * blocks
+    part = image[first[1] : last[1], first[0] : last[0]]
+    # The last block of a row or column may stick out of the image, where everything is black.
+    part = cv2.copyMakeBorder(
+        part,
+        0,
+        int(last[1] - first[1]) - part.shape[0],
+        0,
+        int(last[0] - first[0]) - part.shape[1],
+        cv2.BORDER_CONSTANT,
+        value=0,
+    )
+    return cv2.resize(part, (int(counts[0]), int(counts[1])), interpolation=cv2.INTER_AREA), first

@@ -1,0 +1,173 @@
+"""What is where in a run folder.
+
+    OUT/config.yaml            the resolved config; a valid `--config`
+    OUT/metrics.json           the run's figures (see `write_metrics`)
+    OUT/metrics.csv            losses every 50 steps, losses and metrics of every validation
+    OUT/events…                the same for TensorBoard
+    OUT/checkpoints/last.ckpt  all that training needs to go on
+    OUT/checkpoints/best.ckpt  the same, at the best validation
+    OUT/model.safetensors      the whole model
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rpgmt.config import TrainConfig, UserError, from_dict, leaves, load_yaml, to_yaml
+
+MAY_CHANGE = {
+    *("epochs", "max_steps", "val_every"),
+    *("out", "resume", "init_from", "workers", "device", "compile", "channels_last", "root"),
+}
+"""Fields of a config that a resumed run may give another value than the run had; the rest makes the run what it is."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def table(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+
+def choose(train: TrainConfig, task_name: str) -> RunFolder:
+    """Return the folder that a run is to use, without touching the disk.
+
+    Raises:
+        UserError: the folder is not empty and the run is not resumed, or there is no run to resume.
+    """
+    if train.out is None:
+        if train.resume:
+            raise UserError("`resume` needs the run's folder: give `--out DIR`")
+        number = 1
+        while (path := Path("runs") / f"{task_name}-{number}").exists():
+            number += 1
+        return RunFolder(path)
+    folder = RunFolder(Path(train.out))
+    if train.resume:
+        if not folder.config.is_file():
+            raise UserError(f"`out` is {folder.path}: no run to resume (no {folder.config.name} there)")
+    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise UserError(f"`out` is {folder.path}: not an empty folder; give another, or go on with its run by --resume")
+    return folder
+
+
+def check_same_run(folder: RunFolder, config: Any) -> None:
+    """Raise UserError where the config of a resumed run differs from the run's in what makes the run (`MAY_CHANGE`)."""
+    saved = load_yaml(folder.config)
+    saved.pop("task", None)
+    before = from_dict(type(config), saved)
+    for leaf in leaves(type(config)):
+        old, new = leaf.get(before), leaf.get(config)
+        if leaf.name not in MAY_CHANGE and old != new:
+            raise UserError(f"`{leaf.name}` is {new}: the run in {folder.path} has {old}, which resuming cannot change")
+
+
+def write_config(folder: RunFolder, config: Any, task_name: str) -> None:
+    """Write config.yaml: a later `--config` that starts afresh, so without the run's folder and `resume`."""
+    folder.last.parent.mkdir(parents=True, exist_ok=True)
+    clean = dataclasses.replace(config, train=dataclasses.replace(config.train, out=None, resume=False))
+    folder.config.write_text(to_yaml(clean, task=task_name), encoding="utf-8")
+
+
+def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+    """Write metrics.json, with the size of the model file and the versions of what made it."""
+    packages = ("rpgmt", "torch", "lightning", "numpy")
+    record = {
+        **metrics,
+        "bytes": {"model_file": folder.model.stat().st_size},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+    }
+    _replace(folder.metrics, lambda path: path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return None
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; whoever pulls the plug finds the old one or the new one."""
+    _replace(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing of it is executed."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(path.name + ".part")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+class Table:
+    """metrics.csv: one row each time, columns as they come up, empty where there is nothing (or None).
+
+    Args:
+        path: the file.
+        step: rows after this step are dropped: a run that was killed goes on from before them.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            self.columns = list(rows[0]) if rows else []
+        self._write(rows)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row; it has a ``step``. A new column rewrites the file."""
+        if new := [name for name in row if name not in self.columns]:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self.columns += new
+            self._write(rows)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(dict(row))
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)

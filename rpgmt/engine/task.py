@@ -1,0 +1,67 @@
+"""What training and evaluation need to know of a task."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Batch = dict[str, Any]
+"""Samples collated by torch's default rule: a tensor (B, …) for each key."""
+
+Outputs = list[dict[str, Tensor]]
+"""What the model returns: for each stage a dict head -> tensor (B, …)."""
+
+
+class Dataset(Protocol):
+    """Samples by (epoch, index): augmentation is a function of these two alone. Validation ignores the epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int], /) -> dict[str, Any]: ...
+
+
+class Task(abc.ABC):
+    """A model, its data, its losses and its metrics.
+
+    Attributes:
+        name: the task's name in `metrics.json` and in names of run folders, e.g. ``pose``.
+        model: maps images (B, 3, H, W) to the predictions of every stage.
+        train_data: samples ``train_data[epoch, index]``. A key ``index``, if there is one, names samples in errors.
+        val_data: the same, without augmentation.
+        monitor: the metric whose highest value makes `checkpoints/best.ckpt`, e.g. ``AP``.
+    """
+
+    name: str
+    model: nn.Module
+    train_data: Dataset
+    val_data: Dataset
+    monitor: str
+
+    @abc.abstractmethod
+    def images(self, batch: Batch) -> Tensor:
+        """Return the model's input (B, 3, H, W), floating point, on the batch's device."""
+
+    @abc.abstractmethod
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return, for each loss, e.g. ``stage_1/keypoints``, its sum over the valid targets and their number.
+
+        Both are scalars; a sum over no target is 0. The names are the same for every batch. Training minimises
+        Σ sum / number, with sums and numbers over the batches of all processes.
+        """
+
+    @abc.abstractmethod
+    def predictions(self, outputs: Outputs, batch: Batch) -> list[Any]:
+        """Return records of this batch for `metrics`; they can be pickled and hold nothing on a GPU."""
+
+    @abc.abstractmethod
+    def metrics(self, predictions: list[Any]) -> dict[str, float | None]:
+        """Return the metrics of the whole validation set, e.g. ``AP``, ``stage_1/AP``; None where not applicable.
+
+        ``predictions`` are those of all batches; with several processes they are not in the data set's order.
+        """
+
+    def draw(self, predictions: list[Any], folder: Path) -> None:  # noqa: B027 - a task may have nothing to draw
+        """Write pictures of the last validation's predictions to the run folder; by default none."""

@@ -1,0 +1,1 @@
+"""Losses: each gives the sum over its valid targets and their number."""

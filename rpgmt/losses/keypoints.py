@@ -1,0 +1,52 @@
+"""Losses of heat maps of key points.
+
+Each returns the sum over the valid key points and their number as two scalars, so that a mean over several processes,
+steps or stages divides by the count of all of them. Both are computed in at least float32, under autocast too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def heatmap_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Soft-max cross-entropy over each map's cells, less the target's entropy.
+
+    Each target map is divided by its sum. Without its entropy, a constant, the loss is the Kullback-Leibler divergence:
+    0 for a perfect map and the same gradient.
+
+    Args:
+        logits: (B, K, h, w).
+        target: (B, K, h, w), not negative; a map of a key point that counts is not all zero.
+        weights: (B, K), 0 for key points that do not count.
+
+    Returns:
+        Sum of weight · divergence in nats, and sum of weights.
+    """
+    logits, target, weights = (_at_least_float32(x) for x in (logits, target, weights))
+    target = target.flatten(2)
+    # A map that does not count may be all zero: it is to give 0, not 0/0.
+    target = target / target.sum(-1, keepdim=True).clamp(min=torch.finfo(target.dtype).tiny)
+    log_probability = logits.flatten(2).log_softmax(-1)
+    divergence = (torch.xlogy(target, target) - target * log_probability).sum(-1)
+    return (weights * divergence).sum(), weights.sum()
+
+
+def heatmap_mse(maps: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error, the mean over each map's cells (no factor ½; Newell et al., Stacked Hourglass Networks, sec. 3.2).
+
+    Args:
+        maps: (B, K, h, w).
+        target: (B, K, h, w).
+        weights: (B, K), 0 for key points that do not count.
+
+    Returns:
+        Sum of weight · mean squared error, and sum of weights.
+    """
+    maps, target, weights = (_at_least_float32(x) for x in (maps, target, weights))
+    return (weights * (maps - target).square().mean((-2, -1))).sum(), weights.sum()
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,1 @@
+"""Recurrent parameter generation: the weights of a network made from a small bank of parameters."""

@@ -1,0 +1,293 @@
+"""Bank: the trainable vector that generated layers draw on.
+
+A bank is registered once, on the module whose forward uses its layers (the *root*); the layers only point to it. At the start
+of the root's forward the bank generates the weights of all its layers in one go, and the layers read them until the forward
+ends. Without gradients the weights are kept until the bank changes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from rpgmt.rpg.generate import Layout, Segment, generate
+from rpgmt.rpg.placement import VERSION, Placement
+
+GRADIENTS = ("exact", "balanced")
+
+
+class Bank(nn.Module):
+    """N trainable parameters from which layers generate their weights (arXiv 2107.07110, section 3).
+
+    Args:
+        size: N, the number of entries.
+        std: Root mean square of the entries at the start, met exactly. Best is the typical deviation of the weights that the
+            bank makes: Adam moves every entry by about its rate, so an entry must have the size of a weight.
+        seed: Seed of the placement. The entries themselves come from torch's global generator, as every layer's do.
+        number: The bank's number among the banks of one seed; they are placed independently.
+        block: Granularity of the placement, see `Placement`.
+        gradient: "exact" is the loss's gradient. "balanced" divides each entry's by the mean of scale² over its uses, which
+            undoes that a layer with a large scale moves by scale² under its own gradient (after STABLE-RPS, arXiv 2310.11611).
+
+    Attributes:
+        values: (N,) parameter.
+        root: The module that the bank is registered on, or None.
+        left: The modules that `convert` left alone, and why.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        *,
+        std: float = 0.05,
+        seed: int = 0,
+        number: int = 0,
+        block: int = 1,
+        gradient: str = "exact",
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(std) and std > 0):
+            raise ValueError(f"`std` is {std}: give a positive number, e.g. 0.05")
+        if gradient not in GRADIENTS:
+            raise ValueError(f"`gradient` is {gradient!r}: must be one of {', '.join(GRADIENTS)}")
+        self.placement = Placement(size, seed, number, block)
+        self.std = std
+        self.gradient = gradient
+        values = torch.randn(size, device=device, dtype=dtype)
+        self.values = nn.Parameter(values * (std / values.square().mean().sqrt()))
+        self.layout = Layout(self.placement, ())
+        self._shapes: list[torch.Size] = []
+        self._forget()
+        self.left: dict[str, str] = {}
+        self.root: nn.Module | None = None
+        self._hooks: list[Any] = []
+
+    @property
+    def size(self) -> int:
+        """N, the number of entries."""
+        return self.placement.size
+
+    @property
+    def generated(self) -> int:
+        """M, the number of weights that the bank's layers use."""
+        return self.layout.generated
+
+    @property
+    def uses(self) -> float:
+        """M / N, the mean number of weights that an entry makes."""
+        return self.generated / self.size
+
+    def add(self, shape: torch.Size, deviation: float) -> int:
+        """Takes the next segment of the ring for a weight of `shape` with standard deviation `deviation` at the start.
+
+        Returns:
+            The segment's number, for `weight`.
+        """
+        self._append(shape, deviation / self.std)
+        return len(self._shapes) - 1
+
+    def add_exactly(self, weights: Sequence[Tensor]) -> None:
+        """Takes segments for `weights` with unit scale and sets the entries so that they generate these very values.
+
+        Raises:
+            ValueError: The bank is smaller than the weights together, or has segments already.
+        """
+        if self._shapes:
+            raise ValueError("the bank makes other layers' weights already: give the layers a bank of their own")
+        if sum(weight.numel() for weight in weights) > self.size:
+            raise ValueError(f"a bank of {self.size} entries cannot hold {sum(w.numel() for w in weights)} weights exactly")
+        for weight in weights:
+            self._append(weight.shape, 1.0)
+        flat = torch.cat([weight.detach().flatten() for weight in weights]).to(self.values)
+        position = torch.arange(len(flat))
+        lap = torch.zeros(1, dtype=torch.int64)
+        entry = self.placement.entries(lap, position).to(flat.device)
+        sign = (1 - 2 * self.placement.negative(lap, position)).to(flat)
+        with torch.no_grad():
+            self.values.zero_()
+            self.values[entry] = flat * sign
+
+    def weight(self, segment: int) -> Tensor:
+        """The generated weight of a segment: a view of what the bank last generated, made anew where that is outdated."""
+        if not torch.compiler.is_compiling():
+            self._check_untouched()
+            if self._key != self._current_key():
+                self._generate()
+        elif self._weights is None:
+            self._generate()
+        assert self._weights is not None
+        return self._weights[segment]
+
+    def forward(self, x: Any) -> Any:
+        """The identity: so a bank may stand among the layers of an `nn.Sequential`."""
+        return x
+
+    def extra_repr(self) -> str:
+        return f"N={self.size}, M={self.generated}, seed={self.placement.seed}, block={self.placement.block}"
+
+    # ---- generation
+
+    def _append(self, shape: torch.Size, scale: float) -> None:
+        self._shapes.append(shape)
+        self.layout = Layout(self.placement, (*self.layout.segments, Segment(shape.numel(), scale)))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._flat: Tensor | None = None
+        self._weights: list[Tensor] | None = None
+        self._key: tuple[Any, ...] | None = None
+        self._version = 0
+
+    def _current_key(self) -> tuple[Any, ...]:
+        with_gradient = self.values.requires_grad and torch.is_grad_enabled()
+        values = self.values
+        return with_gradient, torch.is_inference_mode_enabled(), values._version, values.data_ptr(), values.dtype
+
+    def _generate(self) -> None:
+        values = self.values
+        if values.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._check_registered()
+        if self.gradient == "balanced" and values.requires_grad:
+            values = _DividedGradient.apply(values, self.layout.mean_squared_scales(values.device).to(values))
+        flat = generate(values, self.layout)
+        pieces = flat.split_with_sizes(self.layout.slices())[::2]  # every other piece is padding
+        self._weights = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        self._flat = flat
+        if not torch.compiler.is_compiling():
+            self._key = self._current_key()
+            self._version = _version(flat)
+
+    def _begin_forward(self, root: nn.Module, inputs: Any) -> None:
+        if not torch.compiler.is_compiling():
+            self._check_untouched()
+            if not (self.values.requires_grad and torch.is_grad_enabled()) and self._key == self._current_key():
+                return
+        if self._shapes:
+            self._generate()
+
+    def _end_forward(self, root: nn.Module, inputs: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            self._flat = self._weights = None
+            return
+        self._check_untouched()
+        if self.values.requires_grad and torch.is_grad_enabled():
+            self._forget()  # autograd holds what the backward needs; the next step's weights are others
+
+    def _check_untouched(self) -> None:
+        if self._flat is not None and _version(self._flat) != self._version:
+            self._forget()
+            raise RuntimeError(
+                "a generated weight was changed in place, which the next generation would undo: change the bank's "
+                "`values`, or call `rpgmt.bake(model)` first"
+            )
+
+    # ---- registration, copies, checkpoints
+
+    def _register(self, root: nn.Module) -> None:
+        if isinstance(root, nn.ModuleList | nn.ModuleDict):
+            raise ValueError(
+                f"a bank was put into an {type(root).__name__}: make it an attribute of the module whose forward uses it"
+            )
+        if self.root is not None and self.root is not root and self._is_registered():
+            raise ValueError("the bank is registered on another module already: a bank is registered once, at the root")
+        for handle in self._hooks:
+            handle.remove()
+        self.__dict__["root"] = root  # past nn.Module, which would make the root a child of its bank
+        self._hooks = [
+            root.register_forward_pre_hook(self._begin_forward),
+            root.register_forward_hook(self._end_forward, always_call=True),
+        ]
+
+    def unregister(self) -> None:
+        """Takes the bank out of its root, if it has one."""
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
+        root, self.root = self.root, None
+        if root is not None:
+            for name in [name for name, child in root.named_children() if child is self]:
+                delattr(root, name)
+
+    def _is_registered(self) -> bool:
+        return self.root is not None and any(child is self for child in self.root._modules.values())
+
+    def _check_registered(self) -> None:
+        if not self._is_registered():
+            raise RuntimeError(
+                f"a bank of {self.size} entries would train unseen by the optimizer: it is not registered on the model; "
+                "make it an attribute of the root, `self.bank = Bank(…)`"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was generated stays behind: it is not a leaf, and is made again when it is needed.
+        return self.__dict__ | {"_flat": None, "_weights": None, "_key": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
+        if self._is_registered() and id(self.root) not in memo:
+            raise RuntimeError(
+                "a part of a model was copied without its bank, and would train apart from it: copy the whole model, or "
+                "the part of a copy that went through `rpgmt.bake`"
+            )
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return new
+
+    def get_extra_state(self) -> Tensor:
+        """(4,) int64: placement version, seed, bank number and checksum. A tensor, since safetensors takes nothing else, and
+        not a buffer, since averaging of weights would average it."""
+        checksum = self.placement.checksum(self.generated)
+        return torch.tensor([VERSION, self.placement.seed, self.placement.bank, checksum], dtype=torch.int64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Compares the saved placement with this bank's.
+
+        Raises:
+            ValueError: They differ, so that the loaded entries would make other weights.
+        """
+        saved, own = state.tolist(), self.get_extra_state().tolist()
+        for name, theirs, ours in zip(("version", "seed", "bank number", "checksum"), saved, own, strict=True):
+            if theirs != ours:
+                raise ValueError(
+                    f"the saved bank was placed with {name} {theirs}, this one with {ours}: build the model with the same "
+                    "network, size, seed, scope and block as the saved one"
+                )
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version  # torch itself refuses to change an inference tensor in place
+
+
+class _DividedGradient(torch.autograd.Function):
+    """The identity; its gradient is divided by a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, divisor: Tensor) -> Tensor:
+        ctx.save_for_backward(divisor)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (divisor,) = ctx.saved_tensors
+        return gradients[0] / divisor, None
+
+
+def _tell_bank(module: nn.Module, name: str, submodule: nn.Module | None) -> None:
+    if isinstance(submodule, Bank):
+        submodule._register(module)
+
+
+# A bank learns here where it is registered: it generates at the start of that module's forward, and says so when it would train
+# unregistered.
+register_module_module_registration_hook(_tell_bank)

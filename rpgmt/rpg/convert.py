@@ -1,0 +1,198 @@
+"""convert(model, size) swaps layers for generated ones in place; bake(model) swaps them back; report(model) counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+
+from rpgmt.rpg.bank import Bank
+from rpgmt.rpg.layers import GENERATED, PLAIN, GeneratedLayer, deviation
+from rpgmt.rpg.report import Report, report
+from rpgmt.rpg.size import parse_size
+
+Scope = str | Callable[[str], str]
+
+
+def convert(
+    model: nn.Module,
+    size: int | str,
+    *,
+    scope: Scope = "global",
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    block: int = 1,
+    gradient: str = "exact",
+) -> Report:
+    """Generates the weights of a model's convolutions and linear layers from banks of `size` parameters, in place.
+
+    Module names stay. Each bank becomes a child of `model` (`bank`, or `bank_<scope>` where there are several), so the model's
+    forward generates once. With fewer parameters than weights, a bank starts at random and each layer's scale gives its weight
+    the deviation that it had; otherwise the weights keep their values, and training goes on as the plain network's would.
+
+    Args:
+        model: The root: the module whose forward is called.
+        size: Parameters of all banks together: `250_000`, "250K", "1M", or "25%" of the generated weights. Banks get shares in
+            proportion to the weights that they make.
+        scope: Which layers draw on one bank. "global": all. Any other word is put to `model.bank_scope(scope, layer_name)`,
+            which models with stages and blocks define. Or a function from a layer's name to its bank's name.
+        include: Patterns (as in `fnmatch`) of layer names; what matches none is left alone.
+        exclude: Patterns of layer names that are left alone.
+        seed: Seed of the placement.
+        block: Granularity of the placement, see `Placement`.
+        gradient: See `Bank`.
+
+    Returns:
+        What was converted, what was left and why, and the counts.
+
+    Raises:
+        ValueError: No layer is left to convert, a pattern matches nothing, or an argument is out of range.
+    """
+    chosen, left = _choose(model, include, exclude)
+    groups: dict[str, list[str]] = {}
+    bank_of = _bank_names(model, scope)
+    for name in chosen:
+        groups.setdefault(bank_of(name), []).append(name)
+    generated = [sum(_weight(chosen[name]).numel() for name in names) for names in groups.values()]
+    total = parse_size(size, sum(generated))
+    for number, (group, names, share) in enumerate(zip(groups, groups.values(), split(total, generated), strict=True)):
+        layers = {name: chosen[name] for name in names}
+        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient)
+        bank.left = left
+        model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
+    return report(model)
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Turns generated layers into plain `nn` layers that hold the weights generated last, bit for bit, in place.
+
+    A model without generated layers is left as it is.
+
+    Returns:
+        The same model.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
+    banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
+    with torch.no_grad():
+        for layer in layers:
+            weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
+            del layer.__dict__["bank"], layer.__dict__["segment"]
+            layer.__class__ = PLAIN[type(layer)]
+            layer._parameters = {"weight": weight, **layer._parameters}
+    for bank in banks.values():
+        bank.unregister()
+    return model
+
+
+def split(total: int, shares: Sequence[int]) -> list[int]:
+    """Cuts `total` into whole parts in proportion to `shares`: largest remainder, at least 1 each.
+
+    Raises:
+        ValueError: There are more parts than units.
+    """
+    if total < len(shares):
+        raise ValueError(f"`size` is {total}: {len(shares)} banks need at least 1 parameter each")
+    whole = sum(shares)
+    parts = [max(1, total * share // whole) for share in shares]
+    # The units that rounding left over go where most was cut off; parts lifted to 1 may have taken too many.
+    by_remainder = sorted(range(len(shares)), key=lambda i: -(total * shares[i] % whole))
+    for i in by_remainder[: max(0, total - sum(parts))]:
+        parts[i] += 1
+    while sum(parts) > total:
+        parts[parts.index(max(parts))] -= 1
+    return parts
+
+
+def _choose(
+    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """The layers to convert by name, and for the others why not."""
+    chosen: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
+    unmatched = {*include, *exclude}
+    holders: dict[int, str] = {}  # parameter → the first layer that holds it
+    shared = _shared_weights(model)
+    for name, module in model.named_modules():
+        unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
+        if isinstance(module, Bank | GeneratedLayer) or not any(True for _ in module.parameters(recurse=False)):
+            continue
+        weight = module._parameters.get("weight")
+        if type(module) not in GENERATED:
+            left[name] = f"{type(module).__name__} is not generated"
+        elif not any(fnmatchcase(name, pattern) for pattern in include):
+            left[name] = "not included"
+        elif any(fnmatchcase(name, pattern) for pattern in exclude):
+            left[name] = "excluded"
+        elif not weight.requires_grad:
+            left[name] = "its weight is frozen"
+        elif id(weight) in shared:
+            left[name] = f"its weight is also that of {holders.setdefault(id(weight), name)}"
+        elif weight.min() == weight.max():
+            left[name] = "its weight is constant"
+        else:
+            chosen[name] = module
+    if unmatched - {"*"}:
+        raise ValueError(f"`{sorted(unmatched - {'*'})[0]}` matches no module of the {type(model).__name__}")
+    if not chosen:
+        why = "; ".join(f"{name or 'model'}: {reason}" for name, reason in list(left.items())[:3])
+        raise ValueError(f"the {type(model).__name__} has no layer to generate ({why or 'no parameters'})")
+    return chosen, left
+
+
+def _shared_weights(model: nn.Module) -> set[int]:
+    """Ids of the parameters that several modules hold."""
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            (shared if id(parameter) in seen else seen).add(id(parameter))
+    return shared
+
+
+def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:
+    if callable(scope):
+        return scope
+    if scope == "global":
+        return lambda name: ""
+    if not hasattr(model, "bank_scope"):
+        raise ValueError(f"`scope` is {scope!r}: a {type(model).__name__} knows only 'global', or give a function")
+    return lambda name: model.bank_scope(scope, name)  # type: ignore[operator]
+
+
+def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str) -> Bank:
+    """A bank for the layers, and the layers drawing on it."""
+    weights = {name: _weight(layer) for name, layer in layers.items()}
+    kinds = {(weight.dtype, weight.device) for weight in weights.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"layers of one bank differ in type or device ({kinds}): convert before you move parts of a model")
+    dtype, device = kinds.pop()
+    generated = sum(weight.numel() for weight in weights.values())
+    std = math.sqrt(sum(weight.numel() * deviation(weight) ** 2 for weight in weights.values()) / generated)
+    bank = Bank(
+        size, std=std, seed=seed, number=number, block=block, gradient=gradient, device=device, dtype=dtype
+    )
+    if size >= generated:
+        bank.add_exactly(list(weights.values()))
+    else:
+        for weight in weights.values():
+            bank.add(weight.shape, deviation(weight))
+    for segment, layer in enumerate(layers.values()):
+        layer.__class__ = GENERATED[type(layer)]
+        assert isinstance(layer, GeneratedLayer)
+        layer.draw_from(bank, segment)
+    return bank
+
+
+def _weight(layer: nn.Module) -> nn.Parameter:
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
+
+
+def _unused_name(model: nn.Module, name: str) -> str:
+    candidates = [name, *(f"{name}_{i}" for i in range(2, 1000))]
+    return next(candidate for candidate in candidates if not hasattr(model, candidate))
