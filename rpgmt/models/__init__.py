@@ -1,0 +1,34 @@
+"""Networks, and how a model config becomes one."""
+
+from __future__ import annotations
+
+from rpgmt.config import ModelConfig
+from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
+from rpgmt.models.refinement import Refinement, tie_stages
+from rpgmt.rpg.convert import convert
+
+
+def build(config: ModelConfig) -> Refinement:
+    """A stacked hourglass with the sharing that the config asks for, its weights fresh from torch's global generator.
+
+    Raises:
+        ValueError: `rpg_size` is smaller than the number of banks.
+    """
+    model = Refinement(
+        HourglassTrunk(config.channels),
+        [HourglassStage(config.depth, config.channels) for _ in range(config.stages)],
+        config.channels,
+        config.heads,
+    )
+    if config.sharing == "tied":
+        tie_stages(model)
+    elif config.sharing == "rpg":
+        convert(
+            model,
+            config.rpg_size,
+            scope=config.rpg_scope,
+            include=["stages.*"],
+            seed=config.rpg_seed,
+            block=config.rpg_block,
+        )
+    return model

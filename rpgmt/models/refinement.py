@@ -1,0 +1,89 @@
+"""Refinement: stages of one shape that each predict every task and hand features and predictions to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+
+class Feedback(nn.Module):
+    """What one stage hands to the next: its features and predictions by 1×1 convolutions, added to the stage's input."""
+
+    def __init__(self, channels: int, heads: Mapping[str, int]) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(channels, channels, 1)
+        self.predictions = nn.ModuleDict({name: nn.Conv2d(outputs, channels, 1) for name, outputs in heads.items()})
+
+    def forward(self, x: Tensor, features: Tensor, predictions: Mapping[str, Tensor]) -> Tensor:
+        """(B, channels, H, W) input and features, and (B, outputs, H, W) of each head → (B, channels, H, W)."""
+        x = x + self.features(features)
+        for name, convolution in self.predictions.items():
+            x = x + convolution(predictions[name])
+        return x
+
+
+class Refinement(nn.Module):
+    """image → trunk → stage 1 → … → stage T, one prediction for each head after every stage.
+
+    Stages are independent until `tie_stages(model)` or `rpgmt.convert(model, …, include=["stages.*"])` makes them share.
+    Norms, biases, heads and feedback belong to each stage alone, whatever is shared.
+
+    Args:
+        trunk: Image to features at 1/stride of its resolution.
+        stages: The stages, features to features; all of one shape.
+        channels: Channels of the features.
+        heads: Name and channels of each prediction.
+    """
+
+    def __init__(self, trunk: nn.Module, stages: Sequence[nn.Module], channels: int, heads: Mapping[str, int]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.stages = nn.ModuleList(stages)
+        self.heads = nn.ModuleList(
+            nn.ModuleDict({name: nn.Conv2d(channels, outputs, 1) for name, outputs in heads.items()}) for _ in stages
+        )
+        self.feedback = nn.ModuleList(Feedback(channels, heads) for _ in stages[1:])  # the last stage feeds none
+
+    def forward(self, images: Tensor, stop_after: int | None = None) -> list[dict[str, Tensor]]:
+        """Predictions of every stage.
+
+        Args:
+            images: (B, 3, H, W), H and W divisible by the trunk's stride.
+            stop_after: Compute this many stages only, at least 1.
+
+        Returns:
+            For each stage a dict head → (B, outputs, H / stride, W / stride).
+        """
+        outputs: list[dict[str, Tensor]] = []
+        x = self.trunk(images)
+        stages = self.stages[:stop_after]
+        for i, stage in enumerate(stages):
+            features = stage(x)
+            outputs.append({name: head(features) for name, head in self.heads[i].items()})
+            if i + 1 < len(stages):
+                x = self.feedback[i](x, features, outputs[i])
+        return outputs
+
+    def bank_scope(self, scope: str, layer: str) -> str:
+        """Name of the bank for a layer of the stages, for `rpgmt.convert`.
+
+        Args:
+            scope: "stage": one bank per stage. "block": one per block of convolutions, the same for every stage.
+            layer: The layer's name, `stages.<i>.<block>.<layer>`.
+        """
+        _, stage, inside = layer.split(".", 2)
+        if scope == "stage":
+            return f"stage_{int(stage) + 1}"
+        if scope == "block":
+            return inside.rpartition(".")[0]
+        raise ValueError(f"`scope` is {scope!r}: must be one of global, stage, block")
+
+
+def tie_stages(model: Refinement) -> None:
+    """Gives every stage the first one's convolution weights, as the same parameters. Biases and norms stay the stage's own."""
+    first, *others = model.stages
+    for name, module in first.named_modules():
+        if isinstance(module, nn.Conv2d):
+            for stage in others:
+                stage.get_submodule(name).weight = module.weight
