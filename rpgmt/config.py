@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rpgmt.fields import ConfigError, Flag, UserError, describe, did_you_mean, field_types, leaves, show, to_plain
+from rpgmt.errors import UserError
+from rpgmt.fields import ConfigError, Flag, describe, did_you_mean, field_types, leaves, show, to_plain
 from rpgmt.rpg.size import parse_size
 from rpgmt.yaml12 import Dumper, Loader
 

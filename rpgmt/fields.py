@@ -20,14 +20,11 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from rpgmt.errors import UserError
 from rpgmt.yaml12 import Loader
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-class UserError(ValueError):
-    """A mistake of the user's: the message is one line that names the thing, its value and the way out."""
 
 
 class ConfigError(UserError):
@@ -63,6 +60,26 @@ class Leaf:
         """What may stand here, in words: "a whole number, at least 1"."""
         return describe(self.annotation)
 
+    @property
+    def takes_text(self) -> bool:
+        """Whether text (or a path) is legal, so that no quotes or brackets of YAML are looked for in it."""
+        return any(member in (str, Path) for member in _members(self.annotation))
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The legal words of a Literal, else nothing."""
+        first = _members(self.annotation)[0]
+        return tuple(map(str, get_args(first))) if get_origin(first) is Literal else ()
+
+    @property
+    def metavar(self) -> str:
+        """What the help writes for a value: ``rpg|tied|none``, N, X, PATH, or the name in capitals."""
+        first = next(member for member in _members(self.annotation) if member is not type(None))
+        words: dict[Any, str] = {tuple: "N,N", list: "N,N", dict: "NAME=N"}
+        collection = words.get(get_origin(first))
+        word = {int: "N", float: "X", Path: "PATH"}.get(first, self.flag.lstrip("-").upper().replace("-", "_"))
+        return "|".join(self.choices) or collection or word
+
     def get(self, config: DataclassInstance) -> Any:
         return functools.reduce(getattr, self.path, config)
 
@@ -86,13 +103,13 @@ class Leaf:
 
     def parse(self, text: str) -> Any:
         """Return the value that ``text`` of the command line means; errors name the flag."""
-        types_ = [_plain(member) for member in _members(self.annotation)]
+        members = _members(self.annotation)
         value: Any = text
-        if type(None) in types_ and text.lower() in ("null", "none"):
+        if type(None) in members and text.lower() in ("null", "none"):
             value = None
-        elif not any(t in (str, Path) or get_origin(t) is Literal for t in types_):
+        elif not self.takes_text and not self.choices:
             # Numbers and collections are YAML; `64,96` and `keypoints=17,depth=1` need no brackets.
-            origin = get_origin(types_[0])
+            origin = get_origin(members[0])
             if origin in (tuple, list) and not text.startswith("["):
                 text = f"[{text}]"
             elif origin is dict and not text.startswith("{"):
@@ -102,6 +119,15 @@ class Leaf:
             except yaml.YAMLError:
                 value = text
         return self.check(value, self.flag)
+
+
+def to_text(value: Any) -> str:
+    """Return a field's value as the command line writes it; ``Leaf.parse`` reads it back."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @functools.cache
@@ -160,9 +186,9 @@ def _plain(annotation: Any) -> Any:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The members of a union, or the type alone."""
+    """The members of a union, or the type alone, all without metadata."""
     plain = _plain(annotation)
-    return list(get_args(plain)) if get_origin(plain) in (Union, types.UnionType) else [plain]
+    return [_plain(m) for m in get_args(plain)] if get_origin(plain) in (Union, types.UnionType) else [plain]
 
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}

@@ -77,7 +77,9 @@ def draw_pose(
     pale = canvas.copy()  # what is hidden shows through
     limbs(pale, True, width, None)
     cv2.addWeighted(pale, 0.5, canvas, 0.5, 0, dst=canvas)
-    limbs(canvas, False, width + 2, _INK)
+    outlined = width > 1  # on a small picture an outline would be wider than the limb
+    if outlined:
+        limbs(canvas, False, width + 2, _INK)
     limbs(canvas, False, width, None)
     r = round(radius * 2**shift)
     for k in np.flatnonzero(drawn).tolist():
@@ -86,7 +88,8 @@ def draw_pose(
             cv2.circle(canvas, centre, r, colour(k), max(1, width // 2), cv2.LINE_AA, shift)
         else:
             cv2.circle(canvas, centre, r, colour(k), -1, cv2.LINE_AA, shift)
-            cv2.circle(canvas, centre, r, _INK, 1, cv2.LINE_AA, shift)
+            if outlined:
+                cv2.circle(canvas, centre, r, _INK, 1, cv2.LINE_AA, shift)
     return canvas
 
 
@@ -238,6 +241,8 @@ def plot_curves(metrics_csv: Path | str, path: Path | str, max_bytes: int = 300_
     plots = figure.subplots(down, across, squeeze=False).flat
     stages = sorted({line for lines in panels.values() for line in lines if line.startswith("stage")}, key=_natural)
     for plot, (panel, lines) in zip(plots, sorted(panels.items(), key=lambda item: _order(item[0])), strict=False):
+        if any(line and lines[line] == lines.get("") for line in lines):
+            del lines[""]  # the last stage's under another name
         for line in sorted(lines, key=_natural):
             points = np.array(sorted(lines[line]))
             # Stages from light to dark: the later, the darker. What belongs to no stage is black.

@@ -254,7 +254,10 @@ def _keypoint_set(category: dict[str, Any], name: str) -> KeypointSet:
 def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such annotation file")
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a UTF-8 text file: give COCO's JSON, unpacked") from error
     if not text.strip():
         raise ValueError(f"{path}: the annotation file is empty: give a COCO key-point document")
     try:
@@ -266,7 +269,7 @@ def _read_json(path: Path) -> Any:
 def _first_file_name(path: Path) -> str:
     """The first image name in a document, without parsing all of it: COCO's own has 240 MB."""
     pattern = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         window = ""
         while chunk := file.read(1 << 20):
             window += chunk

@@ -42,6 +42,8 @@ class TrainingModule(pl.LightningModule):
         self.total_steps = math.ceil(loader.stop / train.accumulate)
         self.stop_wanted = False  # a signal has come to this process
         self.stopping = False  # ... or to another one, and all know it
+        self.learning_rate = 0.0  # of the last step, of fixed parameters
+        self.last_loss = math.nan
         self._base_rates: list[float] = []
         self._unchecked: list[tuple[list[str], Tensor, Batch]] = []  # losses of the batches of the step to come
         self._sums: dict[str, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
@@ -78,6 +80,7 @@ class TrainingModule(pl.LightningModule):
         key = np.random.SeedSequence((self.train_config.seed, number, self.global_rank))
         torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
         factor = learning_rate_factor(number // self.train_config.accumulate, self.total_steps, self.train_config)
+        self.learning_rate = self.train_config.lr * factor
         for group, rate in zip(self.trainer.optimizers[0].param_groups, self._base_rates, strict=True):
             group["lr"] = rate * factor
 
@@ -96,7 +99,8 @@ class TrainingModule(pl.LightningModule):
                 raise NonFiniteLossError(self._describe(names, sums, batch))
             self.stopping |= bool(stop > 0)
             means = {name: s / c for name, s, c in zip(names, sums.tolist(), counts.tolist(), strict=True) if c > 0}
-            for key, value in {"loss": sum(means.values()), **{f"loss/{k}": v for k, v in means.items()}}.items():
+            self.last_loss = sum(means.values())
+            for key, value in {"loss": self.last_loss, **{f"loss/{k}": v for k, v in means.items()}}.items():
                 total, count = self._sums[key]
                 self._sums[key] = (total + value, count + 1)
         self._unchecked.clear()

@@ -24,7 +24,8 @@ from typing import Any
 
 import torch
 
-from rpgmt.config import TrainConfig, UserError, from_dict, leaves, load_yaml, to_yaml
+from rpgmt.config import TrainConfig, UserError, from_dict, load_yaml, to_yaml
+from rpgmt.fields import leaves
 
 MAY_CHANGE = {
     *("epochs", "max_steps", "val_every"),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
+    from torch import Tensor, nn
 
 Batch = dict[str, Any]
 """Samples collated by torch's default rule: a tensor (B, …) for each key."""
 
-Outputs = list[dict[str, Tensor]]
+Outputs = list[dict[str, "Tensor"]]
 """What the model returns: for each stage a dict head -> tensor (B, …)."""
 
 

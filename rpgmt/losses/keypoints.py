@@ -26,10 +26,10 @@ def heatmap_cross_entropy(logits: Tensor, target: Tensor, weights: Tensor) -> tu
     """
     logits, target, weights = (_at_least_float32(x) for x in (logits, target, weights))
     target = target.flatten(2)
-    # A map that does not count may be all zero: it is to give 0, not 0/0.
-    target = target / target.sum(-1, keepdim=True).clamp(min=torch.finfo(target.dtype).tiny)
-    log_probability = logits.flatten(2).log_softmax(-1)
-    divergence = (torch.xlogy(target, target) - target * log_probability).sum(-1)
+    # Cells far from the key point are 0, and so are whole maps that do not count: they are to give 0, not 0/0 or 0·∞.
+    tiny = torch.finfo(target.dtype).tiny
+    target = target / target.sum(-1, keepdim=True).clamp(min=tiny)
+    divergence = (target * (target.clamp(min=tiny).log() - logits.flatten(2).log_softmax(-1))).sum(-1)
     return (weights * divergence).sum(), weights.sum()
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from rpgmt.config import ModelConfig
+from rpgmt.errors import UserError
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
 from rpgmt.models.refinement import Refinement, tie_stages
 from rpgmt.rpg.convert import convert
+
+STRIDE = HourglassTrunk.stride
+"""Pixels of the input for one cell of the predictions."""
 
 
 def build(config: ModelConfig) -> Refinement:
     """A stacked hourglass with the sharing that the config asks for, its weights fresh from torch's global generator.
 
     Raises:
-        ValueError: `rpg_size` is smaller than the number of banks.
+        UserError: `rpg_size` is smaller than the number of banks.
     """
     model = Refinement(
         HourglassTrunk(config.channels),
@@ -23,12 +27,15 @@ def build(config: ModelConfig) -> Refinement:
     if config.sharing == "tied":
         tie_stages(model)
     elif config.sharing == "rpg":
-        convert(
-            model,
-            config.rpg_size,
-            scope=config.rpg_scope,
-            include=["stages.*"],
-            seed=config.rpg_seed,
-            block=config.rpg_block,
-        )
+        try:
+            convert(
+                model,
+                config.rpg_size,
+                scope=config.rpg_scope,
+                include=["stages.*"],
+                seed=config.rpg_seed,
+                block=config.rpg_block,
+            )
+        except ValueError as error:
+            raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error
     return model

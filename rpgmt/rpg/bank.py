@@ -120,11 +120,11 @@ class Bank(nn.Module):
 
     def weight(self, segment: int) -> Tensor:
         """The generated weight of a segment: a view of what the bank last generated, made anew where that is outdated."""
-        if not torch.compiler.is_compiling():
-            self._check_untouched()
-            if self._key != self._current_key():
-                self._generate()
-        elif self._weights is None:
+        if torch.compiler.is_compiling():
+            # A part that is compiled apart from its root keeps nothing: outside the root's forward it generates for itself.
+            return (self._weights if self._inside and self._weights is not None else self._make()[1])[segment]
+        self._check_untouched()
+        if not self._is_current():
             self._generate()
         assert self._weights is not None
         return self._weights[segment]
@@ -146,42 +146,61 @@ class Bank(nn.Module):
     def _forget(self) -> None:
         self._flat: Tensor | None = None
         self._weights: list[Tensor] | None = None
-        self._key: tuple[Any, ...] | None = None
         self._version = 0
+        self._mode: tuple[Any, ...] | None = None
+        self._source: list[Tensor] = []  # the values that they were made from, and a copy of what those were then
+        self._inside = False  # the root's forward
 
-    def _current_key(self) -> tuple[Any, ...]:
-        with_gradient = self.values.requires_grad and torch.is_grad_enabled()
-        values = self.values
-        return with_gradient, torch.is_inference_mode_enabled(), values._version, values.data_ptr(), values.dtype
+    def _needs_gradient(self) -> bool:
+        return self.values.requires_grad and torch.is_grad_enabled()
 
-    def _generate(self) -> None:
+    def _current_mode(self) -> tuple[Any, ...]:
         values = self.values
-        if values.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return self._needs_gradient(), torch.is_inference_mode_enabled(), _version(values), values.dtype, values.device
+
+    def _is_current(self) -> bool:
+        """Whether the bank would generate again what it generated last."""
+        if self._weights is None or self._source[0] is not self.values or self._mode != self._current_mode():
+            return False
+        # `.data` and what is built on it change values past their version counter, so the values themselves are compared;
+        # not for every layer, but once a forward.
+        return self._inside or self.values.is_meta or torch.equal(self.values, self._source[1])
+
+    def _make(self) -> tuple[Tensor, list[Tensor]]:
+        values = self.values
+        if self._needs_gradient() and not torch.compiler.is_compiling():
             self._check_registered()
         if self.gradient == "balanced" and values.requires_grad:
             values = _DividedGradient.apply(values, self.layout.mean_squared_scales(values.device).to(values))
         flat = generate(values, self.layout)
         pieces = flat.split_with_sizes(self.layout.slices())[::2]  # every other piece is padding
-        self._weights = [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
-        self._flat = flat
+        return flat, [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+
+    def _generate(self) -> None:
+        self._flat, self._weights = self._make()
         if not torch.compiler.is_compiling():
-            self._key = self._current_key()
-            self._version = _version(flat)
+            self._version = _version(self._flat)
+            self._mode = self._current_mode()
+            kept = not (self._inside and self._needs_gradient())
+            self._source = [self.values, *([self.values.detach().clone()] if kept else [])]
 
     def _begin_forward(self, root: nn.Module, inputs: Any) -> None:
         if not torch.compiler.is_compiling():
             self._check_untouched()
-            if not (self.values.requires_grad and torch.is_grad_enabled()) and self._key == self._current_key():
+            if not self._needs_gradient() and self._is_current():
+                self._inside = True
                 return
         if self._shapes:
+            self._inside = True
             self._generate()
 
     def _end_forward(self, root: nn.Module, inputs: Any, output: Any) -> None:
+        self._inside = False
         if torch.compiler.is_compiling():
-            self._flat = self._weights = None
+            self._forget()
             return
         self._check_untouched()
-        if self.values.requires_grad and torch.is_grad_enabled():
+        if self._needs_gradient() or len(self._source) == 1:
             self._forget()  # autograd holds what the backward needs; the next step's weights are others
 
     def _check_untouched(self) -> None:
@@ -194,13 +213,15 @@ class Bank(nn.Module):
 
     # ---- registration, copies, checkpoints
 
-    def _register(self, root: nn.Module) -> None:
+    def _register(self, root: nn.Module, name: str) -> None:
         if isinstance(root, nn.ModuleList | nn.ModuleDict):
             raise ValueError(
                 f"a bank was put into an {type(root).__name__}: make it an attribute of the module whose forward uses it"
             )
         if self.root is not None and self.root is not root and self._is_registered():
             raise ValueError("the bank is registered on another module already: a bank is registered once, at the root")
+        if any(child is self and other != name for other, child in root._modules.items()):
+            raise ValueError(f"the bank was put under the name `{name}` too: a bank is registered once, at the root")
         for handle in self._hooks:
             handle.remove()
         self.__dict__["root"] = root  # past nn.Module, which would make the root a child of its bank
@@ -231,7 +252,7 @@ class Bank(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What was generated stays behind: it is not a leaf, and is made again when it is needed.
-        return self.__dict__ | {"_flat": None, "_weights": None, "_key": None}
+        return self.__dict__ | {"_flat": None, "_weights": None, "_source": [], "_inside": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
         if self._is_registered() and id(self.root) not in memo:
@@ -274,18 +295,17 @@ class _DividedGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, divisor: Tensor) -> Tensor:
-        ctx.save_for_backward(divisor)
+        ctx.divisor = divisor  # not saved for the backward: activation checkpointing counts what is
         return values.view_as(values)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (divisor,) = ctx.saved_tensors
-        return gradients[0] / divisor, None
+        return gradients[0] / ctx.divisor, None
 
 
 def _tell_bank(module: nn.Module, name: str, submodule: nn.Module | None) -> None:
     if isinstance(submodule, Bank):
-        submodule._register(module)
+        submodule._register(module, name)
 
 
 # A bank learns here where it is registered: it generates at the start of that module's forward, and says so when it would train

@@ -124,7 +124,7 @@ def _choose(
         if type(module) not in GENERATED:
             left[name] = f"{type(module).__name__} is not generated"
         elif not any(fnmatchcase(name, pattern) for pattern in include):
-            left[name] = "not included"
+            left[name] = f"not in {', '.join(include)}"
         elif any(fnmatchcase(name, pattern) for pattern in exclude):
             left[name] = "excluded"
         elif not weight.requires_grad:

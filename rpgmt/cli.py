@@ -1,0 +1,209 @@
+"""The command line: flags made of a config's fields, errors in one line, and what every tool runs in."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+
+from rpgmt.config import from_dict, load_yaml
+from rpgmt.errors import UserError
+from rpgmt.fields import ConfigError, Leaf, did_you_mean, leaves, to_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # presets belong to a checkout, not to the wheel
+DEFAULT_PRESET = "synthetic"
+
+
+class TaskModule(Protocol):
+    """A training task: what a module in ``tasks/`` defines. It imports torch in ``build`` only."""
+
+    __doc__: str | None
+
+    @property
+    def Config(self) -> type[Any]: ...  # noqa: N802 - the name of a class
+
+    @property
+    def build(self) -> Callable[[Any], Any]: ...
+
+
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a tool's ``main(argv)`` and return its exit status: ``sys.exit(run(main))``.
+
+    What the user can mend is one line on standard error and status 2: a ``UserError``, or a file that cannot be opened.
+    Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
+    """
+    name = Path(sys.argv[0]).name
+    try:
+        status = main(list(sys.argv[1:] if argv is None else argv)) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        line, status = "interrupted", 130
+    except UserError as error:
+        line, status = " ".join(str(error).split()), 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        line, status = f"{error.filename}: {error.strerror}", 2
+    print(f"{name}: {line}", file=sys.stderr)
+    return status
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` without abbreviations whose errors are ``UserError`` (one line, with a suggestion)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = self.parse_known_args(args, namespace)
+        for word in rest:
+            if word.startswith("-"):
+                word = word.split("=")[0]
+                hint = did_you_mean(word, self._flags()) or f"`{self.prog} --help` lists them"
+                raise UserError(f"`{word}` is not a flag of `{self.prog}`: {hint}".rstrip())
+        if rest:
+            raise UserError(f"`{rest[0]}` is one argument too many for `{self.prog}`: `{self.prog} --help` lists them")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+    def _flags(self) -> Iterable[str]:
+        for action in self._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for parser in action.choices.values():
+                    yield from parser._flags()
+
+
+def find_tasks(package: ModuleType) -> dict[str, TaskModule]:
+    """Return the training tasks by name: the modules of the package ``tasks`` that define ``Config`` and ``build``."""
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "Config") and hasattr(module, "build")}
+
+
+def parse_train(
+    argv: Sequence[str], tasks: Mapping[str, TaskModule], *, prog: str = "train.py", configs: Path = CONFIGS
+) -> tuple[str, Any]:
+    """Read ``TASK [--config NAME|FILE] [flags]`` and return the task's name and its config.
+
+    Raises:
+        UserError: an unknown task, preset, flag or key, or an illegal value.
+        SystemExit: after ``--help``.
+    """
+    names = ", ".join(tasks)
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} TASK [--config NAME|FILE] [flags]\n\ntasks:")
+        for name, module in tasks.items():
+            print(f"  {name:16}{(module.__doc__ or '').strip().splitlines()[0] if module.__doc__ else ''}")
+        print(f"\n`{prog} {next(iter(tasks), 'TASK')} --help` lists the flags and their defaults.")
+        raise SystemExit(0)
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"the task comes first: `{prog} TASK [flags]` with one of {names}")
+    name, rest = argv[0], argv[1:]
+    if name not in tasks:
+        raise UserError(f"`{name}` is not a task: {did_you_mean(name, tasks)}tasks: {names}")
+    parser = Parser(
+        prog=f"{prog} {name}",
+        usage=f"{prog} {name} [--config NAME|FILE] [flags]",
+        description=(tasks[name].__doc__ or "").strip().partition("\n\n")[0].replace("%", "%%"),
+    )
+    _, config = parse_config(parser, rest, name, tasks[name].Config, configs=configs)
+    return name, config
+
+
+def parse_config(
+    parser: Parser, argv: Sequence[str], task: str, cls: type[C], *, configs: Path = CONFIGS
+) -> tuple[argparse.Namespace, C]:
+    """Add ``--config`` and a flag for each field of ``cls`` to ``parser``, and read ``argv`` with it.
+
+    The preset holds where no flag is given, the defaults of ``cls`` where the preset says nothing.
+
+    Returns:
+        the parser's other arguments, and the config.
+    """
+    first = Parser(add_help=False)
+    first.add_argument("--config", default=DEFAULT_PRESET)
+    preset = first.parse_known_args(argv)[0].config
+    base = load_preset(preset, task, cls, configs)
+
+    help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {DEFAULT_PRESET})"
+    parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
+    groups: dict[str, Any] = {}
+    for leaf in leaves(cls):
+        section = leaf.path[0] if len(leaf.path) > 1 else task
+        if section not in groups:
+            groups[section] = parser.add_argument_group(section)
+        _add_flag(groups[section], leaf, leaf.get(base))
+    arguments = parser.parse_args(argv)
+    values: dict[str, Any] = {}
+    for leaf in leaves(cls):
+        if hasattr(arguments, dest := ".".join(leaf.path)):
+            given = getattr(arguments, dest)
+            delattr(arguments, dest)
+            mapping = values
+            for key in leaf.path[:-1]:
+                mapping = mapping.setdefault(key, {})
+            mapping[leaf.name] = given if leaf.is_bool else leaf.parse(given)
+    return arguments, from_dict(cls, values, base)
+
+
+def _add_flag(group: Any, leaf: Leaf, default: Any) -> None:
+    words = [leaf.help] if leaf.help else []
+    if not leaf.choices and not leaf.is_bool and not leaf.takes_text:
+        words.append(leaf.legal)
+    text = f"{'; '.join(words)} (default: {to_text(default)})".replace("%", "%%")
+    dest = ".".join(leaf.path)
+    if leaf.is_bool:
+        action = argparse.BooleanOptionalAction
+        group.add_argument(leaf.flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(leaf.flag, dest=dest, metavar=leaf.metavar, default=argparse.SUPPRESS, help=text)
+
+
+def load_preset(name: str, task: str, cls: type[C], configs: Path = CONFIGS) -> C:
+    """Return the config of a preset ``configs/<task>/<name>.yaml`` or of a YAML file, a run's ``config.yaml`` too.
+
+    A key ``task`` at the file's top, as a run's config has it, must be ``task``.
+
+    Raises:
+        ConfigError: no such preset or file, a config of another task, or an error in it (the line names the file).
+    """
+    path = configs / task / f"{name}.yaml"
+    if not path.is_file():
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml") and not path.is_file():
+            presets = _presets(task, configs)
+            raise ConfigError(
+                f"`--config` is {name!r}: no such preset of {task}: {did_you_mean(name, presets)}"
+                f"presets: {', '.join(presets) or 'none'}; or give a YAML file"
+            )
+    mapping = load_yaml(path)
+    of_task = mapping.pop("task", task)
+    if of_task != task:
+        raise ConfigError(f"{path} is a config of the task `{of_task}`: not of `{task}`")
+    try:
+        return from_dict(cls, mapping)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _presets(task: str, configs: Path) -> list[str]:
+    return sorted(path.stem for path in (configs / task).glob("*.yaml"))

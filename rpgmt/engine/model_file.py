@@ -1,0 +1,143 @@
+"""model.safetensors: a whole model in one file, bank and fixed tensors, read without unpickling and without Lightning.
+
+The header's metadata holds the resolved training config as JSON, which contains the model config that builds the network, and
+each bank's placement version and checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rpgmt.config import ModelConfig, from_dict
+from rpgmt.errors import UserError
+from rpgmt.models import build
+from rpgmt.rpg.bank import Bank
+
+FORMAT = "rpgmt-1"
+NAME = "model.safetensors"
+
+_OF_HEADS = re.compile(r"heads\.|feedback\.\d+\.predictions\.")
+
+
+def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Writes a model with the config that builds it.
+
+    Args:
+        path: The file; written beside it first, so that an interrupted write leaves the old file whole.
+        model: A network that `rpgmt.models.build(config["model"])` makes. A parameter that several modules share is written
+            once, under its first name.
+        config: The resolved config as plain data; must hold "model".
+    """
+    banks = {name: module.get_extra_state().tolist() for name, module in model.named_modules() if isinstance(module, Bank)}
+    metadata = {
+        "format": FORMAT,
+        "config": json.dumps(config),
+        "placement": json.dumps({name: {"version": s[0], "checksum": s[3]} for name, s in banks.items()}),
+    }
+    part = path.with_name(path.name + ".part")
+    save_file({name: tensor.contiguous() for name, tensor in _once(model).items()}, part, metadata)
+    part.replace(path)
+
+
+def load_model(path: Path | str) -> nn.Module:
+    """The network of a run folder or model file, with its weights, in evaluation mode on the CPU.
+
+    Raises:
+        UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
+    """
+    config = read_config(path)
+    model = build(from_dict(ModelConfig, config["model"]))
+    load_weights(model, path)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path | str, *, heads_may_differ: bool = False) -> list[str]:
+    """Copies a model file's tensors into a network of the same shape.
+
+    Args:
+        model: The network.
+        path: Run folder or model file.
+        heads_may_differ: Tensors of heads, and of the feedback of their predictions, keep the model's own values where the
+            file has none of that name and shape.
+
+    Returns:
+        Names of the model's tensors that keep their values.
+
+    Raises:
+        UserError: Any other tensor is missing, left over, or of another shape.
+    """
+    own, saved, kept = _once(model), _read(model_path(path)), []
+    for name in sorted(own.keys() | saved.keys()):
+        if name in own and name in saved and own[name].shape == saved[name].shape:
+            continue
+        if not (heads_may_differ and _OF_HEADS.match(name)):
+            shapes = [str(tuple(t[name].shape)) if name in t else "missing" for t in (saved, own)]
+            raise UserError(
+                f"{path}: `{name}` is {shapes[0]} in the file and {shapes[1]} in the network: give the file's own "
+                "stages, channels, depth, sharing, rpg size and scope"
+            )
+        saved.pop(name, None)
+        if name in own:
+            kept.append(name)
+    try:
+        model.load_state_dict(saved, strict=False)  # what is shared has one name here and several there
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return kept
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """The training config, as plain data, of a run folder or model file.
+
+    Raises:
+        UserError: There is no such file, or it is not a model file.
+    """
+    file = model_path(path)
+    try:
+        with safe_open(file, "pt") as handle:
+            metadata = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a model file ({error}): give a run folder or its {NAME}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{file} has format {metadata.get('format')!r}, not {FORMAT!r}: give the {NAME} of a run of rpgmt")
+    config: dict[str, Any] = json.loads(metadata["config"])
+    return config
+
+
+def model_path(path: Path | str) -> Path:
+    """The model file of a run folder, or the path itself.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = Path(path)
+    file = path / NAME if path.is_dir() else path
+    if not file.is_file():
+        what = f"{path} holds no {NAME}" if path.is_dir() else f"{path} does not exist"
+        raise UserError(f"{what}: give a run folder or its {NAME}")
+    return file
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, "pt") as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}
+
+
+def _once(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, shared tensors under their first name only."""
+    seen: set[tuple[int, Any]] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in seen or not tensor.numel():
+            tensors[name] = tensor
+        seen.add(key)
+    return tensors

@@ -1,0 +1,5 @@
+"""The one exception that tools turn into a line for the user."""
+
+
+class UserError(ValueError):
+    """A mistake of the user's: the message is one line that names the thing, its value and the way out."""

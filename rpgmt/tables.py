@@ -1,0 +1,84 @@
+"""The tables that the tools print, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rpgmt.rpg.report import Report
+
+
+def print_table(table: Table) -> None:
+    """Prints a table at its full width where the output is a file, so that nothing is cut off in a log."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    console.print(table)
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Writes what a table shows as JSON; numbers without samples are null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print(f"written: {path}")
+
+
+def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
+    """Metrics by stage: one row a stage, one column a metric; "n/a" where there are no samples.
+
+    Args:
+        metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage.
+        label: What they are measured on, with the source of the boxes.
+    """
+    names = [name for name in metrics if "/" not in name]
+    stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
+    table = Table(title=label, title_justify="left")
+    table.add_column("stage")
+    for name in names:
+        table.add_column(name, justify="right")
+    for stage in stages:
+        values = [metrics.get(f"{stage}/{name}") for name in names]
+        table.add_row(stage.removeprefix("stage_"), *("n/a" if v is None else f"{v:.3f}" for v in values))
+    return table
+
+
+def counts_table(counts: Mapping[str, Any], name: str, bytes_on_disk: int | None = None) -> Table:
+    """The counting table: bank, generated, fixed and trainable parameters, buffers, bytes, multiply-accumulates."""
+    parameters = counts["parameters"]
+    plain = parameters["generated"] + parameters["fixed"]
+    table = Table(title=name, title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("count", justify="right")
+    table.add_column("remark")
+    table.add_row("bank N", f"{parameters['bank']:,}", "trained, in all banks together")
+    uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
+    table.add_row("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}")
+    table.add_row("fixed", f"{parameters['fixed']:,}", "trained, not in a bank")
+    part = f"{parameters['trainable'] / plain:.1%} of the {plain:,} without sharing" if parameters["bank"] else ""
+    table.add_row("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}")
+    table.add_row("buffers", f"{counts['buffers']:,}", "statistics of the norms")
+    if bytes_on_disk is not None:
+        table.add_row("bytes", f"{bytes_on_disk:,}", "of the model file")
+    remark = "for one image, the same as without sharing" if parameters["bank"] else "for one image"
+    table.add_row("MACs", f"{counts['macs']:,}", remark)
+    return table
+
+
+def modules_table(report: Report) -> Table:
+    """Every module with parameters: what is generated, from which bank; what is not, and why."""
+    table = Table(title="modules", title_justify="left")
+    table.add_column("module")
+    table.add_column("kind")
+    for column in ("generated", "fixed", "shared"):
+        table.add_column(column, justify="right")
+    table.add_column("source")
+    for row in report.rows:
+        numbers = [f"{n:,}" if n else "" for n in (row.generated, row.fixed, row.shared)]
+        table.add_row(row.name, row.kind, *numbers, row.source)
+    return table

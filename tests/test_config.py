@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+import yaml
+from pydantic import Field
+
+from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig, from_dict, load_yaml, to_dict, to_yaml
+from rpgmt.fields import leaves, to_text
+from rpgmt.yaml12 import Dumper, Loader
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    name: Annotated[Literal["synthetic", "coco"], Field(description="data set"), Flag("--data")] = "synthetic"
+    root: Annotated[Path | None, Field(description="folder of the data set"), Flag("--data-root")] = None
+    classes: Annotated[list[str], Field(description="classes to keep")] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: Annotated[Literal["cross_entropy", "mse"], Field(description="loss")] = "mse"
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+OTHER = Config(
+    model=ModelConfig(stages=2, sharing="none", rpg_size="25%", heads={"keypoints": 3, "yes": 1}, input_size=(64, 96)),
+    data=DataConfig(name="coco", root=Path("a folder/no"), classes=["no", "1e-3", "null", "7", "a, b: c"]),
+    train=TrainConfig(lr=1e-5, max_steps=7, clip_norm=1e20, precision="16", resume=True, milestones=(), out=Path("1")),
+)
+
+
+def load(text: str) -> Any:
+    return yaml.load(text, Loader)
+
+
+@pytest.mark.parametrize("config", [Config(), OTHER], ids=["defaults", "other"])
+def test_yaml_and_json_give_the_same_config_back(config: Config, tmp_path: Path) -> None:
+    text = to_yaml(config)
+    assert "!" not in text
+    assert from_dict(Config, load(text)) == config
+    assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(Config, load(text), base=OTHER) == config
+    (tmp_path / "config.yaml").write_text(text)
+    assert load_yaml(tmp_path / "config.yaml") == to_dict(config)
+
+
+def test_yaml_has_lists_on_one_line_and_the_task_first() -> None:
+    lines = to_yaml(Config(), task="pose").splitlines()
+    assert lines[:2] == ["task: pose", "model:"]
+    assert "  input_size: [96, 96]" in lines
+
+
+def test_values_take_the_type_of_their_field() -> None:
+    config = from_dict(
+        Config,
+        load("model: {input_size: [64, 32]}\ndata: {root: /tmp/x}\ntrain: {lr: 1, precision: 16, milestones: [1e-3]}"),
+    )
+    assert config.model.input_size == (64, 32)
+    assert config.data.root == Path("/tmp/x")
+    assert type(config.train.lr) is float
+    assert config.train.precision == "16"
+    assert config.train.milestones == (0.001,)
+
+
+def test_keys_that_are_not_given_come_from_the_base() -> None:
+    config = from_dict(Config, {"model": {"stages": 3}}, base=OTHER)
+    assert config == dataclasses.replace(OTHER, model=dataclasses.replace(OTHER.model, stages=3))
+    assert from_dict(Config, {}, base=OTHER) == OTHER
+    assert from_dict(Config, {}) == Config()
+    assert from_dict(Config, {"model": {"heads": {"depth": 1}}}, base=OTHER).model.heads == {"depth": 1}  # whole values
+
+
+@pytest.mark.parametrize(
+    ("mapping", "line"),
+    [
+        ({"model": {"stages": 0}}, "`stages` is 0: must be at least 1"),
+        ({"model": {"stages": "3"}}, "`stages` is '3': must be a whole number, at least 1"),
+        ({"model": {"stages": True}}, "`stages` is True: must be a whole number, at least 1"),
+        ({"model": {"stages": 1.5}}, "`stages` is 1.5: must be a whole number, at least 1"),
+        ({"model": {"stages": None}}, "`stages` is None: must be a whole number, at least 1"),
+        ({"model": {"sharing": "copy"}}, "`sharing` is 'copy': must be one of rpg, tied, none"),
+        ({"model": {"sharing": False}}, "`sharing` is False: must be one of rpg, tied, none"),
+        ({"model": {"rpg_size": 0}}, "`rpg_size` is 0: give at least 1, e.g. 250K"),
+        ({"model": {"rpg_size": "-5"}}, "`rpg_size` is -5: give at least 1, e.g. 250K"),
+        ({"model": {"rpg_size": "1Q"}}, "`rpg_size` is '1Q': not a size, e.g. 1M, 250K, 36864 or 25%"),
+        ({"model": {"rpg_size": 1.5}}, "`rpg_size` is 1.5: give a size, e.g. 1M, 250K, 36864 or 25%"),
+        ({"model": {"heads": {}}}, "`heads` is {}: give at least one head, e.g. keypoints: 17"),
+        (
+            {"model": {"heads": {"a": 0}}},
+            "`heads` is {'a': 0}: must be a mapping of names to whole numbers, each at le",
+        ),
+        ({"model": {"heads": {"a.b": 1}}}, "`heads` is {'a.b': 1}: 'a.b' is no name, use letters, digits and _"),
+        (
+            {"model": {"input_size": 64}},
+            "`input_size` is 64: must be 2 whole numbers, each at least 4, a multiple of 4",
+        ),
+        ({"model": {"input_size": [64, 64, 3]}}, "`input_size` is [64, 64, 3]: must be 2 whole numbers"),
+        ({"model": {"channels": 130}}, "`channels` is 130: must be at least 4, a multiple of 4"),
+        ({"train": {"lr": 0}}, "`lr` is 0: must be above 0"),
+        ({"train": {"lr": math.nan}}, "`lr` is nan: must be a number, above 0"),
+        ({"train": {"lr": math.inf}}, "`lr` is inf: must be a number, above 0"),
+        ({"train": {"ema": 1}}, "`ema` is 1: must be at least 0, below 1"),
+        ({"train": {"clip_norm": "x"}}, "`clip_norm` is 'x': must be a number, above 0, or null"),
+        ({"train": {"resume": "yes"}}, "`resume` is 'yes': must be true or false"),
+        ({"train": {"resume": 1}}, "`resume` is 1: must be true or false"),
+        ({"train": {"precision": 64}}, "`precision` is 64: must be one of 32, bf16, 16"),
+        ({"train": {"out": 3}}, "`out` is 3: must be a path or null"),
+        ({"train": {"milestones": [0.9, 0.3]}}, "`milestones` is [0.9, 0.3]: must rise from one to the next"),
+        ({"train": {"milestones": [], "schedule": "step"}}, "`milestones` is []: schedule step needs at least one"),
+        ({"data": {"classes": "all"}}, "`classes` is 'all': must be a list of texts"),
+        ({"data": {"classes": [1]}}, "`classes` is [1]: must be a list of texts"),
+        (
+            {"model": {"stagez": 3}},
+            "`stagez` is not a key of model: did you mean `stages`? legal: stages, channels, de",
+        ),
+        ({"model": {"zzzzzz": 3}}, "`zzzzzz` is not a key of model: legal: stages, channels, depth"),
+        ({"modle": {}}, "`modle` is not a key of the config: did you mean `model`? legal: model, data, loss, train"),
+        ({1: {}}, "`1` is not a key of the config: legal: model, data, loss, train"),
+        ({"stages": 3}, "`stages` is not a key of the config: it belongs under `model`"),
+        ({"model": {"lr": 3}}, "`lr` is not a key of model: it belongs under `train`"),
+        ({"model": {"loss": 3}}, "`loss` is not a key of model: it belongs at the top"),
+        ({"model": None}, "`model` is None: must be a mapping of keys to values"),
+        ([], "the config is []: must be a mapping of keys to values"),
+    ],
+)
+def test_what_is_not_legal_is_one_clear_line(mapping: Any, line: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_dict(Config, mapping)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(ConfigError) as error:
+        from_dict(Config, {"model": {"stages": "x" * 1000}})
+    assert len(str(error.value)) < 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    size: Annotated[int, Field(ge=1)]
+
+
+def test_a_field_without_default_is_needed() -> None:
+    with pytest.raises(ConfigError, match=r"^`size` is missing: must be a whole number, at least 1$"):
+        from_dict(Needs, {})
+    assert from_dict(Needs, {"size": 3}) == Needs(size=3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twice:
+    first: Needs
+    second: Needs
+
+
+def test_field_names_are_unique() -> None:
+    with pytest.raises(TypeError, match="Twice: name used twice: size"):
+        leaves(Twice)
+
+
+def test_every_field_has_a_line_of_help_and_its_own_flag() -> None:
+    flags = [leaf.flag for leaf in leaves(Config)]
+    assert {"--stages", "--rpg-size", "--batch-size", "--data", "--data-root", "--loss"} <= set(flags)
+    assert len(set(flags)) == len(flags)
+    for leaf in leaves(Config):
+        assert leaf.help, leaf.name
+        assert "\n" not in leaf.help
+
+
+@pytest.mark.parametrize("config", [Config(), OTHER], ids=["defaults", "other"])
+def test_the_text_of_a_value_parses_to_it(config: Config) -> None:
+    for leaf in leaves(Config):
+        if leaf.name != "classes":  # commas and colons within
+            assert leaf.parse(to_text(leaf.get(config))) == leaf.get(config), leaf.name
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "value"),
+    [
+        ("--lr", "1e-3", 0.001),
+        ("--lr", "3", 3.0),
+        ("--input-size", "64,96", (64, 96)),
+        ("--input-size", "[64, 96]", (64, 96)),
+        ("--heads", "keypoints=17,depth=1", {"keypoints": 17, "depth": 1}),
+        ("--heads", "{keypoints: 17}", {"keypoints": 17}),
+        ("--classes", "a,b", ["a", "b"]),
+        ("--milestones", "0.5", (0.5,)),
+        ("--max-steps", "none", None),
+        ("--sharing", "none", "none"),
+        ("--precision", "16", "16"),
+        ("--rpg-size", "36864", "36864"),
+        ("--data-root", "5", Path("5")),
+    ],
+)
+def test_text_of_the_command_line(flag: str, text: str, value: object) -> None:
+    parsed = next(leaf for leaf in leaves(Config) if leaf.flag == flag).parse(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        ("--stages", ""),
+        ("--stages", "1.0"),
+        ("--lr", "a: b: c"),
+        ("--heads", "a"),
+        ("--milestones", "["),
+        ("--lr", "@"),
+    ],
+)
+def test_text_that_is_not_legal_names_the_flag(flag: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^`{flag}` is .*: must be "):
+        next(leaf for leaf in leaves(Config) if leaf.flag == flag).parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.", 1.0),
+        (".5", 0.5),
+        ("-1E+3", -1000.0),
+        (".inf", math.inf),
+        ("010", 10),
+        ("-7", -7),
+        ("no", "no"),
+        ("On", "On"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("2020-01-01", "2020-01-01"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("true", True),
+        ("False", False),
+        ("'1'", "1"),
+        ("[1, a]", [1, "a"]),
+    ],
+)
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    loaded = load(f"x: {text}")["x"]
+    assert loaded == value
+    assert type(loaded) is type(value)
+    assert load(yaml.dump({"x": value}, Dumper=Dumper))["x"] == value
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1, 2", ", line 1: not YAML: "),
+        (b"a: 1\nb: : 2", ", line 2: not YAML: "),
+        (b"a: 1\na: 2", ", line 1: not YAML: `a` stands twice"),
+        (b"a: !!python/object/apply:os.getcwd []", ", line 1: not YAML: could not determine a constructor"),
+        (b"a: \x00", ": not YAML: "),
+        (b"a: \xff", ": not YAML: not UTF-8 text"),
+        (b"[1, 2]", " holds [1, 2]: must be a mapping of keys to values"),
+        (b"text", " holds 'text': must be a mapping of keys to values"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_clear_line(content: bytes, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        load_yaml(path)
+    assert str(error.value).startswith(f"{path}{words}")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: No such file or directory$"):
+        load_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match=r"Is a directory$"):
+        load_yaml(tmp_path)
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_yaml(tmp_path / "empty.yaml") == {}
+
+
+def test_configs_do_not_import_torch() -> None:
+    code = "import sys, rpgmt.config, rpgmt.cli, rpgmt.visualize; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Count a model's parameters: tools/summary.py MODEL, or TASK [--config NAME|FILE] [flags]"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import tasks as task_package
+from rpgmt import cli
+
+
+def main(argv: list[str]) -> int:
+    """Prints the counting table and the table of modules."""
+    tasks = cli.find_tasks(task_package)
+    if argv and argv[0].startswith("--config"):
+        argv = [_task_of(argv, list(tasks)), *argv]
+    if argv and argv[0] in tasks:
+        name, rest = argv[0], argv[1:]
+        parser = cli.Parser(prog=f"summary.py {name}", description=__doc__)
+        _add_outputs(parser)
+        arguments, config = cli.parse_config(parser, rest, name, tasks[name].Config)
+
+        from rpgmt.models import build
+
+        model, input_size, file = build(config.model), config.model.input_size, None
+        title = f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"
+    else:
+        parser = cli.Parser(prog="summary.py", description=__doc__)
+        parser.add_argument("model", metavar="MODEL", help=f"run folder or model file; or a task: {', '.join(tasks)}")
+        _add_outputs(parser)
+        arguments = parser.parse_args(argv)
+
+        from rpgmt.engine.model_file import load_model, model_path, read_config
+
+        model, title = load_model(arguments.model), arguments.model
+        input_size = tuple(read_config(arguments.model)["model"]["input_size"])
+        file = model_path(arguments.model)
+
+    from rpgmt.models.counting import count
+    from rpgmt.rpg.report import report
+    from rpgmt.tables import counts_table, modules_table, print_table, write_json
+
+    counts, modules = count(model, input_size), report(model)
+    size = file.stat().st_size if file else None
+    if arguments.modules:
+        print_table(modules_table(modules))
+    print_table(counts_table(counts, title, size))
+    if arguments.json:
+        record: dict[str, Any] = {**counts, "bytes": {"model_file": size}, "banks": modules.banks}
+        write_json(arguments.json, record | {"modules": [dataclasses.asdict(row) for row in modules.rows]})
+    return 0
+
+
+def _add_outputs(parser: cli.Parser) -> None:
+    parser.add_argument("--modules", action="store_true", help="also list every module with parameters")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and modules here, too")
+
+
+def _task_of(argv: list[str], tasks: list[str]) -> str:
+    """The task of a config that is named without one: what its file says, else the first."""
+    from rpgmt.config import load_yaml
+
+    value = argv[0].partition("=")[2] or (argv[1] if len(argv) > 1 else "")
+    return str(load_yaml(value).get("task", tasks[0])) if Path(value).is_file() else tasks[0]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
