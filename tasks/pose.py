@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from rpgmt.config import Flag, ModelConfig, TrainConfig
@@ -169,6 +168,8 @@ class PoseTask(Task):
 
     def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:
         """Writes `predictions.png`: people of the validation set as annotated, and as found by each stage."""
+        import numpy as np
+
         from rpgmt.data.transforms import invert, transform_points
         from rpgmt.visualize import contact_sheet, draw_pose, save_png
 
@@ -190,7 +191,7 @@ class PoseTask(Task):
         titles = ["annotated", *(f"stage {k + 1}" for k in range(len(rows[0]) - 1))]
         save_png(folder / "predictions.png", contact_sheet(rows, titles))
 
-    def _crops(self, split: str, changes: Any) -> PoseCrops:
+    def _crops(self, split: Literal["train", "val"], changes: Any) -> PoseCrops:
         from rpgmt.data.pose import PoseCrops
 
         people = self._people(split)
@@ -205,7 +206,7 @@ class PoseTask(Task):
             people, self.config.model.input_size, augment=changes, seed=self.config.train.seed, padding=data.padding
         )
 
-    def _people(self, split: str) -> CocoPeople:
+    def _people(self, split: Literal["train", "val"]) -> CocoPeople:
         from rpgmt.data import synthetic
         from rpgmt.data.coco import CocoPeople, find_files
 
@@ -213,4 +214,5 @@ class PoseTask(Task):
         if data.name == "coco":
             return CocoPeople.from_files(*find_files(data.root, split))
         count = data.train_images if split == "train" else data.val_images
-        return synthetic.people(data.root, split, count=count, size=data.image_size)
+        scenes = synthetic.load(data.root, count=count, size=data.image_size, split=split)
+        return CocoPeople(scenes.document(), scenes.read_image, name=f"synthetic {split}")

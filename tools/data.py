@@ -56,6 +56,8 @@ def _synthetic(arguments: argparse.Namespace) -> int:
         raise UserError(f"`--out` is {out}: that is a file, give a new or empty folder")
     if out.is_dir() and any(out.iterdir()):
         raise UserError(f"`--out` is {out}: the folder is not empty, give a new one or delete what is in it")
+    if arguments.json and not arguments.json.parent.is_dir():
+        raise UserError(f"`--json` is {arguments.json}: the folder {arguments.json.parent} does not exist")
 
     from rpgmt.data.synthetic import render, split_start
     from rpgmt.data.synthetic_files import write_sheet, write_split

@@ -9,7 +9,6 @@ import time
 
 import tasks as task_package
 from rpgmt import cli
-from rpgmt.config import to_dict
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +32,6 @@ def main(argv: list[str]) -> int:
     folder = fit(
         task,
         config,
-        model_config={"task": name, **to_dict(config)},
         summary={"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary},
     )
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

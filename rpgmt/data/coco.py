@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from rpgmt.data.keypoints import COCO_KEYPOINTS, DEFAULT_SIGMA, KeypointSet, infer_flip_pairs
+from rpgmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class CocoPeople:
         name: of the data set, for messages.
 
     Raises:
-        ValueError: the document is not COCO's format; the line says what is wrong and where.
+        UserError: the document is not COCO's format; the line says what is wrong and where.
     """
 
     def __init__(
@@ -78,19 +79,19 @@ class CocoPeople:
         """Read a COCO key-point JSON file; images are read from `image_dir` when they are asked for.
 
         Raises:
-            FileNotFoundError: the file, the folder or an image that somebody stands in is missing.
-            ValueError: the file is empty, not JSON or not COCO's format.
+            UserError: the file, the folder or an image that somebody stands in is missing.
+            UserError: the file is empty, not JSON or not COCO's format.
         """
         path, folder = Path(json_path), Path(image_dir)
         document = _read_json(path)
         if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of images for {path}")
+            raise UserError(f"{folder}: no such folder of images for {path}")
         data = cls(document, partial(_read_image, folder), name=str(path))
         wanted = {_file_name(person.image, path) for person in data.people}
         present = {entry.name for entry in os.scandir(folder)}
         missing = sorted(name for name in wanted - present if not (folder / name).is_file())
         if missing:
-            raise FileNotFoundError(
+            raise UserError(
                 f"{folder / missing[0]}: no such image, named in {path} ({len(missing)} of {len(wanted)} are missing): "
                 "put the images there or give the folder that holds them"
             )
@@ -105,44 +106,43 @@ def find_files(root: str | Path, split: str) -> tuple[Path, Path]:
     `{split}2017` and `images/{split}2017` that holds the first image named in the file.
 
     Raises:
-        FileNotFoundError: the root, the file or the image is missing.
-        ValueError: the file is empty, not JSON, or names no image.
+        UserError: the root, the file or the image is missing, or the file is empty, not JSON, or names no image.
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such data root: give the folder that holds the annotations and the images")
+        raise UserError(f"{root}: no such data root: give the folder that holds the annotations and the images")
     stem = f"person_keypoints_{split}"
     files = [f"annotations/{stem}.json", f"{stem}.json", f"annotations/{stem}2017.json"]
     path = next((root / file for file in files if (root / file).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{root}: no annotation file of split {split!r}: looked for {', '.join(files)}")
+        raise UserError(f"{root}: no annotation file of split {split!r}: looked for {', '.join(files)}")
     image = _first_file_name(path)
     folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
     for folder in folders:
         if (root / folder / image).is_file():
             return path, root / folder
-    raise FileNotFoundError(f"{root}: image {image} of {path} is missing: looked in {', '.join(folders)}")
+    raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(folders)}")
 
 
 def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any]:
     """The document's one category with key points.
 
     Raises:
-        ValueError: the document lacks one of COCO's three lists, or there is no such category, or more than one.
+        UserError: the document lacks one of COCO's three lists, or there is no such category, or more than one.
     """
     if not isinstance(document, dict):
-        raise ValueError(f"{name}: not a COCO document: the top level is to be an object, not {_kind(document)}")
+        raise UserError(f"{name}: not a COCO document: the top level is to be an object, not {_kind(document)}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
-            raise ValueError(f"{name}: not a COCO document: it needs a list `{key}`")
+            raise UserError(f"{name}: not a COCO document: it needs a list `{key}`")
         if not document[key]:
-            raise ValueError(f"{name}: the list `{key}` is empty: give at least one entry")
+            raise UserError(f"{name}: the list `{key}` is empty: give at least one entry")
         if not all(isinstance(entry, dict) and "id" in entry for entry in document[key]):
-            raise ValueError(f"{name}: not a COCO document: every entry of `{key}` is to be an object with an `id`")
+            raise UserError(f"{name}: not a COCO document: every entry of `{key}` is to be an object with an `id`")
     found = [category for category in document["categories"] if category.get("keypoints")]
     if len(found) != 1:
         names = ", ".join(str(category.get("name", category["id"])) for category in found) or "none"
-        raise ValueError(f"{name}: one category with a list `keypoints` of names is needed, found: {names}")
+        raise UserError(f"{name}: one category with a list `keypoints` of names is needed, found: {names}")
     return found[0]
 
 
@@ -153,7 +153,7 @@ def person_annotations(document: dict[str, Any], name: str = "annotations") -> l
     the `area` of a person without labelled key points, whom the evaluation ignores, is that of the box.
 
     Raises:
-        ValueError: a box, an image or the area of a labelled person is missing, or key points do not fit the category.
+        UserError: a box, an image or the area of a labelled person is missing, or key points do not fit the category.
     """
     category = keypoint_category(document, name)
     count = len(category["keypoints"])
@@ -168,13 +168,13 @@ def person_annotations(document: dict[str, Any], name: str = "annotations") -> l
 def _complete(annotation: dict[str, Any], count: int, images: set[int], name: str) -> dict[str, Any]:
     where = f"{name}: annotation {annotation['id']}"
     if annotation.get("image_id") not in images:
-        raise ValueError(f"{where}: `image_id` is {annotation.get('image_id')!r}, which is not in `images`")
+        raise UserError(f"{where}: `image_id` is {annotation.get('image_id')!r}, which is not in `images`")
     box = annotation.get("bbox")
     if box is None or not _numbers(box) or len(box) != 4:
-        raise ValueError(f"{where}: `bbox` is {box!r}: give [x, y, width, height] in pixels")
+        raise UserError(f"{where}: `bbox` is {box!r}: give [x, y, width, height] in pixels")
     points = annotation.get("keypoints") or [0] * (3 * count)
     if not _numbers(points) or len(points) != 3 * count:
-        raise ValueError(
+        raise UserError(
             f"{where}: `keypoints` is to be {3 * count} numbers, x, y, v for each of the category's {count} names"
             + (f"; there are {len(points)}" if isinstance(points, list) else "")
         )
@@ -182,7 +182,7 @@ def _complete(annotation: dict[str, Any], count: int, images: set[int], name: st
     complete = {"iscrowd": 0, "num_keypoints": labelled, "area": 0, **annotation, "keypoints": points}
     if not _numbers([complete["area"]]) or complete["area"] <= 0:
         if complete["num_keypoints"] > 0:
-            raise ValueError(
+            raise UserError(
                 f"{where}: `area` is {annotation.get('area', 'missing')}: give the segment's area in square pixels, "
                 "or where there are no segments 0.53 · width · height of the box"
             )
@@ -202,7 +202,7 @@ def _people(document: dict[str, Any], name: str) -> list[Person]:
         try:
             right, bottom = min(x + w, image["width"]), min(y + h, image["height"])
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{name}: image {image['id']} needs `width` and `height` in pixels") from error
+            raise UserError(f"{name}: image {image['id']} needs `width` and `height` in pixels") from error
         x, y = max(x, 0.0), max(y, 0.0)
         if right <= x or bottom <= y:
             outside += 1
@@ -218,7 +218,7 @@ def _people(document: dict[str, Any], name: str) -> list[Person]:
             )
         )
     if not people:
-        raise ValueError(
+        raise UserError(
             f"{name}: nobody to train on or evaluate: no person has a labelled key point and a box in the image"
         )
     if outside:
@@ -253,17 +253,17 @@ def _keypoint_set(category: dict[str, Any], name: str) -> KeypointSet:
 
 def _read_json(path: Path) -> Any:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such annotation file")
+        raise UserError(f"{path}: no such annotation file")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file: give COCO's JSON, unpacked") from error
+        raise UserError(f"{path}: not a UTF-8 text file: give COCO's JSON, unpacked") from error
     if not text.strip():
-        raise ValueError(f"{path}: the annotation file is empty: give a COCO key-point document")
+        raise UserError(f"{path}: the annotation file is empty: give a COCO key-point document")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        raise UserError(f"{path}: not JSON: {error}") from error
 
 
 def _first_file_name(path: Path) -> str:
@@ -277,12 +277,12 @@ def _first_file_name(path: Path) -> str:
                 return json.loads(match.group(1))
             window = window[-4096:]  # a name may lie across two chunks
     keypoint_category(_read_json(path), str(path))  # says what is wrong with a document that is empty or broken
-    raise ValueError(f"{path}: no image has a `file_name`")
+    raise UserError(f"{path}: no image has a `file_name`")
 
 
 def _file_name(image: dict[str, Any], path: Path) -> str:
     if not isinstance(image.get("file_name"), str):
-        raise ValueError(f"{path}: image {image['id']} has no `file_name`")
+        raise UserError(f"{path}: image {image['id']} has no `file_name`")
     return image["file_name"]
 
 
@@ -293,11 +293,11 @@ def _read_image(folder: Path, image: dict[str, Any]) -> np.ndarray:
     for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION):
         array = cv2.imread(str(path), flags)
         if array is None:
-            raise ValueError(f"{path}: not an image that OpenCV can read")
+            raise UserError(f"{path}: not an image that OpenCV can read")
         height, width = array.shape[:2]
         if (height, width) == (image["height"], image["width"]):
             return cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
-    raise ValueError(
+    raise UserError(
         f"{path}: the image is {width}×{height} and its annotations are for {image['width']}×{image['height']}: "
         "give the images that were annotated"
     )

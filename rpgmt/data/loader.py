@@ -6,6 +6,7 @@ process holds state. So the state of training is where it stands: two integers, 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -135,8 +136,9 @@ def _torch_loader(dataset: Dataset, workers: int, pin_memory: bool, **arguments:
 
 
 def _start_worker(_: int) -> None:
-    # Ctrl-C and a batch system's SIGTERM reach the whole process group: the main process decides when to end.
+    # Ctrl-C and `kill` of the process group are for the main process, which may want to finish what it does.
+    os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the main process; its own handler came along with the fork
     if cv2 := sys.modules.get("cv2"):
         cv2.setNumThreads(0)  # a pool of threads does not survive a fork

@@ -7,11 +7,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,9 +61,16 @@ def render_many(
         progress: a title shows a progress bar with rate and time left on standard error.
     """
     if processes is None:
-        processes = min(os.cpu_count() or 1, -(-count // (4 * _CHUNK)))
+        processes = _default_processes(count)
     scenes = _in_order(seed, start, count, size, processes)
     return scenes if progress is None else _with_bar(scenes, count, progress)
+
+
+def _default_processes(count: int) -> int:
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if script and not os.path.exists(script):  # `python < script`: a new interpreter cannot import it
+        return 1
+    return min(os.cpu_count() or 1, -(-count // (4 * _CHUNK)))
 
 
 def _in_order(seed: int, start: int, count: int, size: int, processes: int) -> Iterator[Scene]:
@@ -70,7 +78,7 @@ def _in_order(seed: int, start: int, count: int, size: int, processes: int) -> I
         yield from (render(seed, index, size) for index in range(start, start + count))
         return
     chunks = ((seed, first, min(_CHUNK, start + count - first), size) for first in range(start, start + count, _CHUNK))
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_ignore_interrupt)
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         waiting: deque[Future[list[Scene]]] = deque()
         for chunk in chunks:
@@ -92,14 +100,23 @@ def _render_chunk(seed: int, start: int, count: int, size: int) -> list[Scene]:
     return [render(seed, index, size) for index in range(start, start + count)]
 
 
-def _ignore_interrupt() -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()  # returns when the parent is killed; an idle worker would wait for it for ever
+        os._exit(1)
 
 
 def _with_bar(scenes: Iterator[Scene], count: int, title: str) -> Iterator[Scene]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -107,7 +124,8 @@ def _with_bar(scenes: Iterator[Scene], count: int, title: str) -> Iterator[Scene
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:.0f} images/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), Remaining())
+    rate = Rate(table_column=Column(no_wrap=True))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, Remaining())
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
         task = bar.add_task(title, total=count)
         for scene in scenes:
@@ -170,7 +188,7 @@ def _fill(
             for name, (shape, dtype) in kinds.items()
         }
         labels = Labels()
-        title = f"Rendering {count} synthetic images ({split})" if progress else None
+        title = f"Rendering synthetic {split}" if progress else None
         scenes = render_many(seed, split_start(split, count), count, size, processes=processes, progress=title)
         for i, scene in enumerate(scenes):
             for name, array in maps.items():

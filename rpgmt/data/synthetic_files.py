@@ -49,7 +49,7 @@ def write_split(
         (root / kind / split).mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
     labels = Labels()
-    title = f"Rendering {count} synthetic images ({split})" if progress else None
+    title = f"Rendering synthetic {split}" if progress else None
     for i, scene in enumerate(render_many(seed, start, count, size, processes=processes, progress=title)):
         paths = {kind: root / kind / split / f"{i:06d}" for kind in kinds}
         _write_png(paths["images"], scene.image[:, :, ::-1])  # OpenCV writes BGR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -41,7 +41,7 @@ class Recorder(pl.Callback):
     Args:
         train: how to train.
         folder: where to write; only the first process does.
-        model_config: goes into the model file, to build the model from.
+        config: the whole config as plain data, for the model file.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
         checkpoint: the state to go on from, as `_save` wrote it.
     """
@@ -50,11 +50,11 @@ class Recorder(pl.Callback):
         self,
         train: TrainConfig,
         folder: RunFolder,
-        model_config: Mapping[str, Any],
+        config: Mapping[str, Any],
         summary: Mapping[str, Any],
         checkpoint: Mapping[str, Any] | None,
     ) -> None:
-        self.train, self.folder, self.model_config, self.summary = train, folder, model_config, summary
+        self.train, self.folder, self.config, self.summary = train, folder, config, summary
         self.interrupted = False
         self.ema: Ema | None = None
         self._checkpoint = checkpoint or {}
@@ -98,7 +98,7 @@ class Recorder(pl.Callback):
         if self.ema:
             self.ema.copy_to_model()  # what validation measured is what the model file holds
         if trainer.is_global_zero:
-            save_model(self.folder.model, module.model, dict(self.model_config))
+            save_model(self.folder.model, module.model, dict(self.config))
             record = {"task": module.task.name, "val": self._metrics, **self.summary, "seed": self.train.seed}
             write_metrics(self.folder, {**record, "steps": module.step, "seconds": round(self._elapsed(), 1)})
             if self._validation is not None and not self.interrupted:
@@ -213,8 +213,10 @@ class Recorder(pl.Callback):
 
         def ask_to_stop(number: int, _: FrameType | None) -> None:
             module.stop_wanted = True
-            self._release_signals()
-            self._display.line("stopping after this step and its validation, if any; once more: at once")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if module.global_rank == 0:  # `print` may be at work itself when the signal comes
+                os.write(2, b"stopping after this step and its validation, if any; once more: at once\n")
 
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -228,6 +230,7 @@ class Recorder(pl.Callback):
         self._release_signals()
         if hasattr(self, "_display"):
             self._display.close()
+            del self._val_loader  # and so its worker processes
             if self._writer is not None:
                 self._writer.close()
 

@@ -7,6 +7,7 @@ before: its own counters are never restored. On a CPU the weights are then, bit 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shlex
 import sys
@@ -14,27 +15,32 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
+import torch.utils.deterministic as _memory
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from rpgmt.config import TrainConfig, UserError
+from rpgmt.config import TrainConfig, to_dict
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine import run_folder
 from rpgmt.engine.callbacks import Recorder
 from rpgmt.engine.evaluate import pick_device
 from rpgmt.engine.module import TrainingModule
 from rpgmt.engine.task import Task
+from rpgmt.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Interrupted(KeyboardInterrupt):
     """Training was ended by SIGINT or SIGTERM, in order: checkpoint, model file and metrics are written."""
 
 
-def fit(task: Task, config: Any, *, model_config: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> Path:
+def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | None = None) -> Path:
     """Train ``task.model`` and return the run folder.
 
     The model ends, and is written to the model file, with the weights that the last validation measured: the
@@ -48,8 +54,8 @@ def fit(task: Task, config: Any, *, model_config: Mapping[str, Any], summary: Ma
 
     Args:
         task: what to train; ``task.model`` is trained in place.
-        config: a frozen dataclass with ``train: TrainConfig``; saved in the run folder.
-        model_config: what the model file says of how to build the model.
+        config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as
+            config.yaml, and in the model file), without ``out`` and ``resume``.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
 
     Raises:
@@ -57,9 +63,9 @@ def fit(task: Task, config: Any, *, model_config: Mapping[str, Any], summary: Ma
         NonFiniteLossError: before the optimizer step; the last checkpoint stays.
         Interrupted: a `KeyboardInterrupt`, after SIGINT or SIGTERM. (With several processes the others exit.)
     """
-    train: TrainConfig = config.train
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
     trainer, rank = _trainer(train, task.model)
-    # The other processes are started by the first when the folder is in use by it: they only read it.
+    # The first process may start the others when it has taken the folder, so they do not ask whether it is free.
     folder = run_folder.choose(train, task.name) if rank == 0 else run_folder.RunFolder(train.out or Path())
     loader = ResumableLoader(
         task.train_data,
@@ -86,17 +92,19 @@ def fit(task: Task, config: Any, *, model_config: Mapping[str, Any], summary: Ma
                 _say(rank, f"{folder.path}: this run is finished; more --epochs would go on with it")
                 return folder.path
         _say(rank, f"resuming {folder.path} at batch {loader.batch} of {loader.stop}")
+    # What is saved is a `--config` for a new run.
+    clean = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))
     if rank == 0:
-        run_folder.write_config(folder, config, task.name)
+        run_folder.write_config(folder, clean, task.name)
 
     task.model.train()
     if train.channels_last:
-        task.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.model.to(memory_format=torch.channels_last)
     if train.compile:
         task.model.compile()
     module = TrainingModule(task, train, loader, checkpoint and checkpoint["optimizer"])
-    recorder = Recorder(train, folder, model_config, summary or {}, checkpoint)
-    trainer.callbacks.append(recorder)
+    recorder = Recorder(train, folder, {"task": task.name, **to_dict(clean)}, summary or {}, checkpoint)
+    trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
     try:
         with _quiet_lightning(), _deterministic(trainer.strategy.root_device.type == "cpu"):
             trainer.fit(module, loader)
@@ -120,12 +128,6 @@ def _trainer(train: TrainConfig, model: nn.Module) -> tuple[pl.Trainer, int]:
         raise UserError("`precision` is 16: a CPU has no mixed precision with float16; give 32 or bf16")
     if device == "cuda" and train.devices > torch.cuda.device_count():
         raise UserError(f"`devices` is {train.devices}: this machine has {torch.cuda.device_count()}")
-    if device == "cpu" and world_size > 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
-        warnings.warn(
-            "batch norm is not synchronised on CPUs: every process normalises with statistics of its own batches, and"
-            " the first one's running statistics are validated and saved",
-            stacklevel=3,
-        )
     with _quiet_lightning():
         trainer = pl.Trainer(
             accelerator=device,
@@ -146,6 +148,13 @@ def _trainer(train: TrainConfig, model: nn.Module) -> tuple[pl.Trainer, int]:
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if device == "cpu" and world_size > 1 and normed and trainer.is_global_zero:
+        warnings.warn(
+            "batch norm is not synchronised on CPUs: every process normalises with statistics of its own batches, and"
+            " the first one's running statistics are validated and saved",
+            stacklevel=3,
+        )
     return trainer, trainer.global_rank
 
 
@@ -155,34 +164,40 @@ def _say(rank: int, text: str) -> None:
 
 
 def _advice(folder: run_folder.RunFolder) -> str:
-    command = shlex.join([a for a in sys.argv if a != "--resume"])
-    return f"interrupted; results are in {folder.path}; go on with: {command} --resume --out {folder.path}"
+    out = [] if "--out" in sys.argv else ["--out", str(folder.path)]
+    command = shlex.join([*(word for word in sys.argv if word != "--resume"), *out, "--resume"])
+    return f"interrupted; results are in {folder.path}; go on with: {command}"
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's lines on devices found and tips; its warnings stay."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Silence Lightning's lines on devices found and tips; its warnings stay, but for two that nobody here can mend."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Lightning 2.6 makes a LeafSpec of torch.utils._pytree with every batch, which torch 2.11 deprecates.
+            # Lightning 2.6 makes a LeafSpec of torch.utils._pytree with every batch, which newer torch deprecates.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            # torch 2.11 does not know the new name of this argument.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
 def _deterministic(enable: bool) -> Iterator[None]:
     """Deterministic algorithms meanwhile, if enabled. New memory need not be filled for that: nothing reads it."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    before = torch.are_deterministic_algorithms_enabled()
+    filled = _memory.fill_uninitialized_memory  # type: ignore[attr-defined]
     if enable:
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        _memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        torch.use_deterministic_algorithms(before)
+        _memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rpgmt.config import TrainConfig, UserError
+from rpgmt.config import TrainConfig
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.evaluate import images
 from rpgmt.engine.task import Batch, Task
+from rpgmt.errors import UserError
 from rpgmt.rpg.optim import parameter_groups
 
 
@@ -78,7 +79,10 @@ class TrainingModule(pl.LightningModule):
         number = self.loader.batch - 1
         # Everything random in a step (dropout, …) is a function of these three, so that a resumed run needs no state.
         key = np.random.SeedSequence((self.train_config.seed, number, self.global_rank))
-        torch.manual_seed(int(key.generate_state(1, np.uint64)[0]))
+        seed = int(key.generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
         factor = learning_rate_factor(number // self.train_config.accumulate, self.total_steps, self.train_config)
         self.learning_rate = self.train_config.lr * factor
         for group, rate in zip(self.trainer.optimizers[0].param_groups, self._base_rates, strict=True):

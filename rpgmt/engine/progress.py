@@ -55,7 +55,7 @@ class ProgressDisplay:
                 print(text, flush=True)
 
     def rate(self, step: int) -> str:
-        """Return steps a second since this start, validation and all, and the time left: ``24.1 it/s  0:00:12 left``."""
+        """Return steps a second since this start, validation included, and the time left."""
         rate = (step - self.first) / max(1e-9, time.monotonic() - self._start)
         left = timedelta(seconds=round((self.total - step) / rate)) if rate else "?"
         return f"{rate:.3g} it/s  {left} left"

@@ -1,18 +1,17 @@
 """What is where in a run folder.
 
-    OUT/config.yaml            the resolved config; a valid `--config`
-    OUT/metrics.json           the run's figures (see `write_metrics`)
-    OUT/metrics.csv            losses every 50 steps, losses and metrics of every validation
-    OUT/events…                the same for TensorBoard
-    OUT/checkpoints/last.ckpt  all that training needs to go on
-    OUT/checkpoints/best.ckpt  the same, at the best validation
-    OUT/model.safetensors      the whole model
+OUT/config.yaml            the resolved config; a valid `--config`
+OUT/metrics.json           the run's figures (see `write_metrics`)
+OUT/metrics.csv            losses every 50 steps, losses and metrics of every validation
+OUT/events…                the same for TensorBoard
+OUT/checkpoints/last.ckpt  all that training needs to go on
+OUT/checkpoints/best.ckpt  the same, at the best validation
+OUT/model.safetensors      the whole model
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -20,12 +19,16 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rpgmt.config import TrainConfig, UserError, from_dict, load_yaml, to_yaml
+from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
+from rpgmt.errors import UserError
 from rpgmt.fields import leaves
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 MAY_CHANGE = {
     *("epochs", "max_steps", "val_every"),
@@ -87,7 +90,7 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
     return folder
 
 
-def check_same_run(folder: RunFolder, config: Any) -> None:
+def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
     """Raise UserError where the config of a resumed run differs from the run's in what makes the run (`MAY_CHANGE`)."""
     saved = load_yaml(folder.config)
     saved.pop("task", None)
@@ -98,11 +101,10 @@ def check_same_run(folder: RunFolder, config: Any) -> None:
             raise UserError(f"`{leaf.name}` is {new}: the run in {folder.path} has {old}, which resuming cannot change")
 
 
-def write_config(folder: RunFolder, config: Any, task_name: str) -> None:
-    """Write config.yaml: a later `--config` that starts afresh, so without the run's folder and `resume`."""
+def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -> None:
+    """Write config.yaml, and make the folders."""
     folder.last.parent.mkdir(parents=True, exist_ok=True)
-    clean = dataclasses.replace(config, train=dataclasses.replace(config.train, out=None, resume=False))
-    folder.config.write_text(to_yaml(clean, task=task_name), encoding="utf-8")
+    folder.config.write_text(to_yaml(config, task=task_name), encoding="utf-8")
 
 
 def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:

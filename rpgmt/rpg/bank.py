@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -211,6 +211,11 @@ class Bank(nn.Module):
                 "`values`, or call `rpgmt.bake(model)` first"
             )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bank:
+        super()._apply(fn, recurse)
+        self.layout.follow(self.values.device)
+        return self
+
     # ---- registration, copies, checkpoints
 
     def _register(self, root: nn.Module, name: str) -> None:
@@ -266,24 +271,31 @@ class Bank(nn.Module):
         return new
 
     def get_extra_state(self) -> Tensor:
-        """(4,) int64: placement version, seed, bank number and checksum. A tensor, since safetensors takes nothing else, and
-        not a buffer, since averaging of weights would average it."""
+        """(4 + layers,) int64: placement version, seed, bank number and checksum, and the bits of the layers' float64 scales,
+        which were measured on weights that another model with the same placement does not have. A tensor, since safetensors
+        takes nothing else, and not a buffer, since averaging of weights would average it."""
         checksum = self.placement.checksum(self.generated)
-        return torch.tensor([VERSION, self.placement.seed, self.placement.bank, checksum], dtype=torch.int64)
+        scales = torch.tensor([segment.scale for segment in self.layout.segments], dtype=torch.float64)
+        head = torch.tensor([VERSION, self.placement.seed, self.placement.bank, checksum], dtype=torch.int64)
+        return torch.cat([head, scales.view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Compares the saved placement with this bank's.
+        """Compares the saved placement with this bank's, and takes over the scales.
 
         Raises:
             ValueError: They differ, so that the loaded entries would make other weights.
         """
         saved, own = state.tolist(), self.get_extra_state().tolist()
-        for name, theirs, ours in zip(("version", "seed", "bank number", "checksum"), saved, own, strict=True):
+        names = ("version", "seed", "bank number", "checksum")
+        for name, theirs, ours in zip((*names, "number of layers"), [*saved[:4], len(saved)], [*own[:4], len(own)], strict=True):
             if theirs != ours:
                 raise ValueError(
                     f"the saved bank was placed with {name} {theirs}, this one with {ours}: build the model with the same "
                     "network, size, seed, scope and block as the saved one"
                 )
+        if saved != own:
+            self._forget()
+            self.layout = self.layout.scaled(state[4:].cpu().clone().view(torch.float64).tolist())
 
 
 def _version(tensor: Tensor) -> int:

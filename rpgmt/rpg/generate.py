@@ -12,7 +12,8 @@ its sign turned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -106,16 +107,33 @@ class Layout:
         ]
 
     def tables(self, device: torch.device) -> Tables:
-        """The index tables on `device`, made on first use."""
+        """The index tables on `device`, made on first use.
+
+        Raises:
+            RuntimeError: They are still to be made, and a compiler is tracing, which would take them for a part of the network.
+        """
         if device not in self._tables:
             cpu = torch.device("cpu")
             if cpu not in self._tables:
+                if torch.compiler.is_compiling():
+                    raise RuntimeError("a bank makes its index tables now: call the model once before you compile or export it")
                 self._tables[cpu] = self._build_tables()
             tables = self._tables[cpu]
             self._tables[device] = Tables(
                 tables.forward.to(device), [table.to(device) for table in tables.backward], tables.parts
             )
         return self._tables[device]
+
+    def follow(self, device: torch.device) -> None:
+        """Brings the tables, where they are made, to a device before they are needed there."""
+        if self._tables:
+            self.tables(device)
+
+    def scaled(self, scales: Sequence[float]) -> Layout:
+        """The same layout with other scales, one a segment; it takes over the tables."""
+        segments = tuple(Segment(segment.numel, scale) for segment, scale in zip(self.segments, scales, strict=True))
+        tables = {device: replace(tables, mean_squared_scales=None) for device, tables in self._tables.items()}
+        return Layout(self.placement, segments, tables)
 
     def mean_squared_scales(self, device: torch.device) -> Tensor:
         """(N,) float64 mean over an entry's uses of scale², 1 for an entry without uses: how much steeper the loss is in that

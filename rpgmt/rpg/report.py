@@ -98,7 +98,8 @@ def report(model: nn.Module) -> Report:
         if isinstance(module, GeneratedLayer):
             if id(module.bank) not in bank_names:
                 raise ValueError(f"`{name}` draws on a bank that is not part of the {type(model).__name__}: give the root")
-            generated, source = module.weight.numel(), bank_names[id(module.bank)]
+            generated = module.bank.layout.segments[module.segment].numel  # counted without being made
+            source = bank_names[id(module.bank)]
         fixed = shared = 0
         for parameter in module.parameters(recurse=False):
             if id(parameter) in seen:

@@ -10,6 +10,7 @@ import pytest
 
 from rpgmt.data.coco import CocoPeople, find_files, person_annotations
 from rpgmt.data.keypoints import COCO_KEYPOINTS, DEFAULT_SIGMA
+from rpgmt.errors import UserError
 
 NAMES = ["left_eye", "right_eye", "tail"]
 
@@ -178,23 +179,23 @@ def test_files_are_found_and_read(tmp_path: Path, file: str, folder: str) -> Non
 
 
 def test_a_missing_root_file_or_image_is_said(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere: no such data root: give"):
+    with pytest.raises(UserError, match="nowhere: no such data root: give"):
         find_files(tmp_path / "nowhere", "train")
-    with pytest.raises(FileNotFoundError, match="no annotation file of split 'val': looked for annotations/person"):
+    with pytest.raises(UserError, match="no annotation file of split 'val': looked for annotations/person"):
         find_files(tmp_path, "val")
     _write(tmp_path, _document())
     (tmp_path / "images/b.png").unlink()
     with (
         pytest.warns(UserWarning, match="no OKS sigma"),
-        pytest.raises(FileNotFoundError, match=r"b\.png: no such image, named in .*\(1 of 2 are missing\)"),
+        pytest.raises(UserError, match=r"b\.png: no such image, named in .*\(1 of 2 are missing\)"),
     ):
         CocoPeople.from_files(*find_files(tmp_path, "train"))
     (tmp_path / "images/a.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"image a\.png of .* is missing: looked in images/train, images, "):
+    with pytest.raises(UserError, match=r"image a\.png of .* is missing: looked in images/train, images, "):
         find_files(tmp_path, "train")
-    with pytest.raises(FileNotFoundError, match="no such annotation file"):
+    with pytest.raises(UserError, match="no such annotation file"):
         CocoPeople.from_files(tmp_path / "x.json", tmp_path)
-    with pytest.raises(FileNotFoundError, match="no such folder of images"):
+    with pytest.raises(UserError, match="no such folder of images"):
         CocoPeople.from_files(tmp_path / "person_keypoints_train.json", tmp_path / "nowhere")
 
 

@@ -151,15 +151,14 @@ def test_checksum_tells_placements_apart() -> None:
 
 
 def prefix_mix_and_rotate(size: int, seed: int, laps: int) -> np.ndarray:
-    """The construction that looks random and is not: mix the longest prefix of 2^k places, rotate the ring, and again."""
+    """The construction that looks random and is not: rotate the ring, mix its longest prefix of 2^k places, rotate again."""
     bits = size.bit_length() - 1
-    keys = np.random.Generator(np.random.Philox(key=seed)).integers(0, size, (3, laps, 1))
-    x = np.broadcast_to(np.arange(size), (laps, size))
-    for key in keys:
-        mixed = (x ^ (x >> (bits // 2))) * 0x2C1B3C6D % 2**bits
-        mixed = (mixed ^ (mixed >> (bits // 2))) * 0x297A2D39 % 2**bits
-        x = (np.where(x < 2**bits, mixed, x) + key) % size
-    return x
+    keys = np.random.Generator(np.random.Philox(key=seed)).integers(0, size, (2, laps, 1))
+    x = (np.arange(size) + keys[0]) % size
+    mixed = x
+    for constant in (0x2C1B3C6D, 0x297A2D39, 0x21F0AAAD):
+        mixed = (mixed ^ (mixed >> (bits // 2))) * constant % 2**bits
+    return (np.where(x < 2**bits, mixed, x) + keys[1]) % size
 
 
 def repeats_of_differences(entries: np.ndarray, distance: int) -> float:
@@ -177,12 +176,12 @@ def repeats_of_differences(entries: np.ndarray, distance: int) -> float:
     return z_of_count(repeats, (size - distance) * laps * (laps - 1) / 2 / (size - 1))
 
 
-@pytest.mark.parametrize("size", [1009, 10_007, 16_384])
-def test_differences_of_neighbours_do_not_repeat_over_200_laps(size: int) -> None:
+@pytest.mark.parametrize(("size", "seeds"), [(1009, 4), (10_007, 2), (16_384, 1)])
+def test_differences_of_neighbours_do_not_repeat_over_200_laps(size: int, seeds: int) -> None:
     side = -(-size // (int((size - 1) ** 0.5) + 1))  # places so far apart share one half of the Feistel pair
-    for seed in range(3):
-        entries = laps_of(Placement(size, seed), 200)[0]
-        for distance in (1, 2, 3, 9, side - 1, side, side + 1, 2 * side):
+    for seed in range(seeds):
+        entries = laps_of(Placement(size, seed), 200)[0].astype(np.int32)
+        for distance in (1, 2, 9, side):
             assert abs(repeats_of_differences(entries, distance)) < 6, (seed, distance)
 
 
@@ -190,8 +189,9 @@ def test_differences_of_neighbours_do_not_repeat_over_200_laps(size: int) -> Non
 def test_control_the_difference_test_finds_the_bad_construction(size: int) -> None:
     entries = prefix_mix_and_rotate(size, 0, 200)
     assert all((np.sort(lap) == np.arange(size)).all() for lap in entries[:5])
-    assert uniformity(entries, 32) < 6  # it passes the usual test …
-    assert repeats_of_differences(entries, 1) > 100  # … and fails this one
+    if size == 16_384:  # where the prefix is the whole bank, no lap's entries show a trace of their positions …
+        assert abs(np.corrcoef(np.arange(size), entries)[0, 1:]).max() * size**0.5 < 5
+    assert repeats_of_differences(entries, 1) > 100  # … and yet they repeat each other
 
 
 def uniformity(entries: np.ndarray, bins: int) -> float:
@@ -209,7 +209,7 @@ def uniformity(entries: np.ndarray, bins: int) -> float:
 
 @pytest.mark.parametrize(
     ("size", "laps", "bins"),
-    [(2, 3000, 2), (3, 3000, 3), (5, 3000, 5), (16, 5000, 16), (37, 5000, 37), (101, 5000, 101), (10_007, 60, 64)],
+    [(2, 3000, 2), (4, 3000, 4), (16, 5000, 16), (37, 3000, 37), (101, 2000, 101), (10_007, 60, 64)],
 )
 def test_positions_and_entries_are_uniform_over_laps_and_over_seeds(size: int, laps: int, bins: int) -> None:
     assert abs(uniformity(laps_of(Placement(size, seed=1), laps)[0], bins)) < 5
@@ -223,16 +223,15 @@ def test_a_million_entries_are_uniform() -> None:
     assert abs(uniformity(laps_of(Placement(1_000_003, seed=2), 3)[0], 200)) < 5
 
 
-def test_pairs_of_positions_take_every_pair_of_entries() -> None:
-    # 5 entries: 20 ordered pairs for positions (0, 1), 60 triples for (0, 1, 2), 120 permutations.
-    laps = 24_000
-    entries = laps_of(Placement(5, seed=4), laps)[0]
-    for width, possible in ((2, 20), (3, 60), (5, 120)):
-        _, counts = np.unique(entries[:, :width], axis=0, return_counts=True)
-        assert len(counts) == possible
-        # Four rounds on so few elements cannot be ideal; no arrangement may be twice as frequent as it should be.
-        assert counts.max() < 2 * laps / possible
-        assert counts.min() > 0.5 * laps / possible
+@pytest.mark.parametrize("size", range(2, 16))
+def test_tiny_banks_are_nearly_uniform_and_reach_every_pair(size: int) -> None:
+    # Four rounds on so few elements cannot be ideal: every entry comes up within 15 %, every pair of entries at all.
+    laps = 20_000
+    entries = laps_of(Placement(size, seed=4), laps)[0]
+    counts = np.stack([np.bincount(column, minlength=size) for column in entries.T])
+    assert abs(counts * size / laps - 1).max() < 0.15
+    pairs = np.bincount(entries[:, 0] * size + entries[:, 1], minlength=size**2).reshape(size, size)
+    assert (pairs[~np.eye(size, dtype=bool)] > 0).all()
 
 
 def test_signs_are_balanced_overall_by_lap_by_entry_and_by_position() -> None:
@@ -326,14 +325,14 @@ def test_arguments_out_of_range_are_one_clear_line(arguments: dict[str, int], wo
 
 
 def test_mix_is_a_bijection_with_avalanche() -> None:
-    x = np.arange(2**20, dtype=np.int64)
+    x = np.arange(2**17, dtype=np.int64)
     assert len(np.unique(mix(x))) == len(x)
-    assert len(np.unique(mix(x << 12))) == len(x)
-    words = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**32, 20_000)
+    assert len(np.unique(mix(x << 15))) == len(x)
+    words = np.random.Generator(np.random.Philox(key=0)).integers(0, 2**32, 4_000)
     for bit in range(32):
-        flips = mix(words) ^ mix(words ^ (1 << bit))
-        rates = [(flips >> out & 1).mean() for out in range(32)]
-        assert 0.46 < min(rates) <= max(rates) < 0.54
+        flips = (mix(words) ^ mix(words ^ (1 << bit))).astype("<u4").view(np.uint8).reshape(-1, 4)
+        rates = np.unpackbits(flips, axis=1).mean(axis=0)
+        assert 0.45 < rates.min() <= rates.max() < 0.55
 
 
 if __name__ == "__main__":

@@ -1,0 +1,152 @@
+"""Several processes (gloo, on CPUs) do what one does with the joint batch."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
+from toy import PER_EPOCH, Net, Toy, config
+
+from rpgmt.engine.fit import Interrupted, fit
+from rpgmt.engine.module import NonFiniteLossError, joint_loss
+from rpgmt.engine.run_folder import load_checkpoint
+from rpgmt.engine.task import Batch
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+
+def two_processes(target: Callable[[int], Any]) -> list[int | None]:
+    """Run ``target(rank)`` in two processes, as a launcher would start them; return their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(rank: int) -> None:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        torch.set_num_threads(1)
+        try:
+            target(rank)
+        except Exception:
+            traceback.print_exc()
+            os._exit(1)
+
+    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    return [process.exitcode for process in processes]
+
+
+def toy_batch() -> Batch:
+    samples = [Toy().train_data[0, index] for index in range(6)]
+    batch = torch.utils.data.default_collate(samples)
+    batch["valid"] = torch.tensor([1.0, 1, 0, 0, 0, 1])  # two in the first half, one in the other
+    return {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+
+
+@pytest.mark.parametrize("valid_in_second", [True, False])
+def test_gradients_equal_the_joint_batch(tmp_path: Path, valid_in_second: bool) -> None:
+    batch = toy_batch()
+    batch["valid"][5] *= valid_in_second
+    task = Toy(norm=False)
+    model = task.model.double()
+    loss, _ = joint_loss(task.losses(model(batch["image"]), batch))
+    loss.backward()
+    expected = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+
+    def target(rank: int) -> None:
+        dist.init_process_group("gloo", rank=rank, world_size=2)
+        half = {name: value[3 * rank : 3 * rank + 3] for name, value in batch.items()}
+        wrapped = DistributedDataParallel(model)
+        loss, report = joint_loss(task.losses(wrapped(half["image"]), half), stop=rank == 1)
+        loss.backward()
+        torch.save(([p.grad for p in model.parameters()], report), tmp_path / f"{rank}.pt")
+        dist.destroy_process_group()
+
+    assert two_processes(target) == [0, 0]
+    for rank in (0, 1):
+        gradients, report = torch.load(tmp_path / f"{rank}.pt")
+        for mine, his in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(mine, his, rtol=0, atol=1e-12)
+        assert report[2:].tolist() == [6 * 64, (3 if valid_in_second else 2) * 64, 1]
+
+
+def test_fit(tmp_path: Path) -> None:
+    """Two processes with batches of 2 train like one with batches of 4, and make one run folder."""
+    values = {"lr": 1e-3, "epochs": 2, "ema": 0.5}
+    fit(Toy(norm=False), config(tmp_path / "one", **values))
+    out = tmp_path / "two"
+    status = two_processes(lambda rank: fit(Toy(norm=False), config(out, devices=2, batch_size=2, **values)))
+    assert status == [0, 0]
+    one, two = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", out))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "one", out)]
+    assert metrics[0]["val"]["score"] == pytest.approx(metrics[1]["val"]["score"], abs=1e-5)  # all samples, once
+    assert metrics[0]["steps"] == metrics[1]["steps"] == 2 * PER_EPOCH
+    assert len(list(out.glob("events*"))) == 1
+
+
+def test_signal_to_one_process_stops_both(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def start(rank: int, resume: bool) -> None:
+        task = Toy(norm=False)
+        if rank == 1 and not resume:
+            task.hook = lambda number, losses: os.kill(os.getpid(), signal.SIGINT) if number == PER_EPOCH + 1 else None
+        try:
+            fit(task, config(out, devices=2, batch_size=2, resume=resume))
+        except Interrupted:
+            os._exit(3)
+
+    assert two_processes(lambda rank: start(rank, resume=False)) == [3, 0]
+    assert load_checkpoint(out / "checkpoints/last.ckpt")["loader"]["epoch"] == 1
+    assert two_processes(lambda rank: start(rank, resume=True)) == [0, 0]
+    status = two_processes(lambda rank: fit(Toy(norm=False), config(tmp_path / "whole", devices=2, batch_size=2)))
+    assert status == [0, 0]
+    a, b = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_non_finite_loss_in_one_process_stops_both(tmp_path: Path) -> None:
+    def start(rank: int) -> None:
+        task = Toy(norm=False)
+
+        def hook(number: int, losses: dict[str, Any]) -> None:
+            if rank == 1 and number == 2:
+                losses["stage_1/mean"] = (losses["stage_1/mean"][0] * float("nan"), losses["stage_1/mean"][1])
+
+        task.hook = hook
+        with pytest.raises(NonFiniteLossError, match=r"step 3: stage_1/mean = nan .* samples \d+, \d+, \d+, \d+;"):
+            fit(task, config(tmp_path / "run", devices=2, batch_size=2))
+
+    assert two_processes(start) == [0, 0]
+
+
+def test_statistics_of_the_first_process_are_saved(tmp_path: Path) -> None:
+    def start(rank: int) -> None:
+        task = Toy()
+        with pytest.warns(UserWarning, match="not synchronised") if rank == 0 else nullcontext():
+            fit(task, config(tmp_path / "run", devices=2, batch_size=2, epochs=1))
+        torch.save(task.model.state_dict(), tmp_path / f"{rank}.pt")
+
+    assert two_processes(start) == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert first.keys() == Net(norm=True).state_dict().keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)

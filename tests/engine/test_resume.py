@@ -1,0 +1,247 @@
+"""A run that was ended and resumed equals one that was not, bit for bit."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from toy import BATCH, PER_EPOCH, Toy, config
+
+from rpgmt import cli
+from rpgmt.data.loader import ResumableLoader
+from rpgmt.engine.fit import Interrupted, fit
+from rpgmt.engine.run_folder import load_checkpoint
+from rpgmt.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+
+BASE: dict[str, Any] = {"warmup_steps": 3, "optimizer": "adam"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """An uninterrupted run, made once for each config."""
+
+    @functools.cache
+    def run(generated: bool = False, **values: Any) -> Path:
+        return fit(Toy(generated=generated), config(tmp_path_factory.mktemp("whole") / "run", **BASE, **values))
+
+    return run
+
+
+def assert_same_end(out: Path, whole: Path) -> None:
+    files = [load_file(folder / "model.safetensors") for folder in (out, whole)]
+    states = [load_checkpoint(folder / "checkpoints/last.ckpt") for folder in (out, whole)]
+    for a, b in (files, states):
+        assert_equal(a, b)
+    assert_equal(*[load_checkpoint(folder / "checkpoints/best.ckpt") for folder in (out, whole)])
+    assert validations(out) == validations(whole)
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"seconds"}:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+def validations(out: Path) -> list[dict[str, str]]:
+    """The rows of validations, but for what depends on time, and on where training losses were written last."""
+    with (out / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/score"]]
+    return [{k: v for k, v in row.items() if k.startswith(("val/", "step", "epoch", "lr"))} for row in rows]
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def at(batch: int, action: Callable[[], None]) -> Callable[[int, dict[str, Any]], None]:
+    return lambda number, losses: action() if number == batch else None
+
+
+@pytest.mark.parametrize(
+    ("values", "batch", "sign"),
+    [
+        ({}, 1, signal.SIGINT),  # in the first epoch
+        ({}, PER_EPOCH + 2, signal.SIGTERM),  # in the middle of a later one
+        ({"ema": 0.9}, PER_EPOCH + 2, signal.SIGINT),
+        ({"ema": 0.9}, 2 * PER_EPOCH - 1, signal.SIGINT),  # at an epoch's end
+        ({"ema": 0.9, "workers": 2}, PER_EPOCH + 2, signal.SIGINT),
+        ({"ema": 0.9, "generated": True}, PER_EPOCH + 2, signal.SIGINT),
+        ({"accumulate": 2}, PER_EPOCH - 1, signal.SIGINT),  # within a step
+        ({"accumulate": 2, "optimizer": "sgd"}, PER_EPOCH + 2, signal.SIGINT),
+        ({"precision": "bf16", "schedule": "step", "ema": 0.5}, PER_EPOCH + 2, signal.SIGINT),
+    ],
+)
+def test_signal(
+    tmp_path: Path, whole: Callable[..., Path], values: dict[str, Any], batch: int, sign: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    rest = BASE | values
+    generated = rest.pop("generated", False)
+    handler = signal.getsignal(sign)
+    first = Toy(generated=generated)
+    first.hook = at(batch, lambda: send(sign))
+    with pytest.raises(Interrupted):
+        fit(first, config(out, **rest))
+    assert signal.getsignal(sign) == handler
+    accumulate = rest.get("accumulate", 1)
+    assert first.batches == -(-(batch + 1) // accumulate) * accumulate  # the step is finished, and no other begun
+    assert (out / "model.safetensors").exists()
+    assert (out / "metrics.json").exists()
+    assert first.drawn == []
+
+    second = Toy(generated=generated)
+    fit(second, config(out, resume=True, **rest))
+    assert first.batches + second.batches == 3 * PER_EPOCH
+    with_base = {k: v for k, v in (values | {"generated": generated}).items() if k not in BASE}
+    reference = whole(**with_base) if "optimizer" not in values else fit(Toy(), config(tmp_path / "w", **rest))
+    assert_same_end(out, reference)
+
+
+def test_several_times(tmp_path: Path, whole: Callable[..., Path]) -> None:
+    out = tmp_path / "run"
+    for resume in (False, True, True):
+        task = Toy()
+        task.hook = at(3, lambda: send(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            fit(task, config(out, resume=resume, **BASE))
+    fit(Toy(), config(out, resume=True, **BASE))
+    assert_same_end(out, whole())
+
+
+def in_process(target: Callable[[], Any]) -> int | None:
+    """Run ``target`` in a process of its own, and return the exit status (-n: killed by signal n)."""
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        target()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_killed(tmp_path: Path, whole: Callable[..., Path], ema: float) -> None:
+    """Without any warning: training goes on from the last epoch's end, and rows after it are dropped."""
+    out = tmp_path / "run"
+    task = Toy()
+    task.hook = at(2 * PER_EPOCH + 1, lambda: send(signal.SIGKILL))
+    assert in_process(lambda: fit(task, config(out, ema=ema, **BASE))) == -signal.SIGKILL
+    with (out / "metrics.csv").open("a") as file:
+        file.write(f"2.2,{2 * PER_EPOCH + 1},9\n")
+    second = Toy()
+    fit(second, config(out, resume=True, ema=ema, **BASE))
+    assert second.batches == PER_EPOCH
+    assert_same_end(out, whole(ema=ema) if ema else whole())
+    with (out / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["5", "10", "15"]
+
+
+def test_killed_before_the_first_checkpoint(tmp_path: Path, whole: Callable[..., Path]) -> None:
+    out = tmp_path / "run"
+    task = Toy()
+    task.hook = at(1, lambda: send(signal.SIGKILL))
+    assert in_process(lambda: fit(task, config(out, **BASE))) == -signal.SIGKILL
+    fit(Toy(), config(out, resume=True, **BASE))
+    assert_same_end(out, whole())
+
+
+def test_data_that_cannot_be_read(tmp_path: Path, whole: Callable[..., Path]) -> None:
+    """What came before an error in the data is not lost."""
+    out = tmp_path / "run"
+
+    task = Toy()
+    broken = ResumableLoader(task.train_data, BATCH, seed=0).indices(PER_EPOCH + 2)[1]
+
+    def fail(epoch: int, index: int) -> None:
+        if (epoch, index) == broken:
+            raise OSError(f"image {index} is broken")
+
+    task.train_data.hook = fail
+    with pytest.raises(OSError, match="is broken"):
+        fit(task, config(out, **BASE))
+    assert task.batches == PER_EPOCH + 2
+    second = Toy()
+    fit(second, config(out, resume=True, **BASE))
+    assert task.batches + second.batches == 3 * PER_EPOCH
+    assert_same_end(out, whole())
+
+
+def test_exit_status_and_advice(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+
+    def main(argv: list[str]) -> None:
+        task = Toy()
+        task.hook = at(PER_EPOCH + 2, lambda: send(signal.SIGINT))
+        fit(task, config(out, **BASE))
+
+    assert in_process(lambda: sys.exit(cli.run(main, []))) == 130
+    printed = capfd.readouterr()
+    assert "stopping after this step" in printed.err
+    assert f"results are in {out}" in printed.out
+    assert f"--out {out} --resume" in printed.out
+
+
+def test_second_signal_ends_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def main(argv: list[str]) -> None:
+        task = Toy()
+
+        def twice() -> None:
+            send(signal.SIGINT)
+            send(signal.SIGINT)
+            os._exit(7)  # not reached
+
+        task.hook = at(PER_EPOCH + 2, twice)
+        fit(task, config(out, **BASE))
+
+    assert in_process(lambda: sys.exit(cli.run(main, []))) == 130
+    assert load_checkpoint(out / "checkpoints/last.ckpt")["loader"] == {"epoch": 1, "position": 0}
+
+
+def test_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    fit(Toy(), config(out))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    task = Toy()
+    assert fit(task, config(out, resume=True)) == out
+    assert "finished" in capsys.readouterr().out
+    assert task.batches == 0
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_longer_than_planned(tmp_path: Path) -> None:
+    for name, parts in (("a", [1, 3]), ("b", [3])):
+        for number, epochs in enumerate(parts):
+            fit(Toy(), config(tmp_path / name, epochs=epochs, schedule="constant", ema=0.9, resume=number > 0))
+    assert_same_end(tmp_path / "a", tmp_path / "b")
+
+
+def test_other_settings_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    fit(Toy(), config(out, epochs=1))
+    with pytest.raises(UserError, match=r"`lr` is 0\.5: the run in .* has 0\.01"):
+        fit(Toy(), config(out, epochs=2, lr=0.5, resume=True))

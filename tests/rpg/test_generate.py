@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import reference
+import torch
+from torch import Tensor
+
+from rpgmt import Bank
+from rpgmt.rpg.generate import Layout, Segment, fold, generate
+from rpgmt.rpg.placement import Placement
+
+SEGMENTS = ((7, 1.0), (40, 0.25), (1, 3.0), (33, 1.0), (20, 0.1))  # M = 101, padded and with several scales
+M = sum(numel for numel, _ in SEGMENTS)
+
+
+def layout_of(size: int, segments: tuple[tuple[int, float], ...] = SEGMENTS, **placement: int) -> Layout:
+    return Layout(Placement(size, **placement), tuple(Segment(*segment) for segment in segments))
+
+
+def weights_of(flat: Tensor, layout: Layout) -> Tensor:
+    """The flat tensor without its padding."""
+    return torch.cat(flat.split_with_sizes(layout.slices())[::2])
+
+
+def padded(weights: Tensor, layout: Layout) -> Tensor:
+    """The weights with something in the padding that must not matter."""
+    flat = torch.full((layout.offsets[-1],), 1e9, dtype=weights.dtype)
+    start = 0
+    for (numel, _), offset in zip([(s.numel, s.scale) for s in layout.segments], layout.offsets, strict=False):
+        flat[offset : offset + numel] = weights[start : start + numel]
+        start += numel
+    return flat
+
+
+def random(count: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+CASES = [
+    *itertools.product((1, 2, 13, M - 1, M, M + 1, 1000), (1,)),
+    *itertools.product((2, 50, M), (3, 16, 200)),
+]
+
+
+@pytest.mark.parametrize(("size", "block"), CASES)
+def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int) -> None:
+    layout = layout_of(size, seed=3, bank=1, block=block)
+    matrix = torch.from_numpy(reference.generating_matrix(size, SEGMENTS, 3, 1, block))
+    bank = random(size).requires_grad_()
+    flat = generate(bank, layout)
+    torch.testing.assert_close(weights_of(flat, layout), matrix @ bank, rtol=1e-15, atol=0)
+    gradients = random(M, 1)
+    flat.backward(padded(gradients, layout))
+    torch.testing.assert_close(bank.grad, matrix.T @ gradients, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(fold(padded(gradients, layout), layout), bank.grad, rtol=0, atol=0)
+
+
+def test_fifty_laps() -> None:
+    segments = ((1234, 0.5), (1, 2.0), (2115, 1.5))
+    layout = layout_of(67, segments, seed=1)
+    assert layout.generated == 50 * 67 == 50 * layout.placement.size
+    assert layout.laps == 50
+    matrix = torch.from_numpy(reference.generating_matrix(67, segments, 1))
+    assert ((matrix != 0).sum(0) == 50).all()
+    bank, gradients = random(67), random(3350, 1)
+    torch.testing.assert_close(weights_of(generate(bank, layout), layout), matrix @ bank, rtol=1e-15, atol=0)
+    torch.testing.assert_close(fold(padded(gradients, layout), layout), matrix.T @ gradients, rtol=1e-12, atol=1e-12)
+
+
+def test_many_groups_of_laps() -> None:
+    # The laps of a large bank are folded in several groups, the last with one lap in part.
+    segments = ((200_000, 1.0), (300_001, 0.5), (123_456, 2.0))
+    layout = layout_of(100_003, segments, seed=2)
+    assert len(layout.tables(torch.device("cpu")).backward) > 2
+    bank, gradients = random(100_003), random(layout.generated, 1)
+    t = np.arange(layout.generated)
+    entries = layout.placement.entries(t // 100_003, t % 100_003)
+    signs = 1 - 2 * layout.placement.negative(t // 100_003, t % 100_003)
+    scales = np.repeat([s.scale for s in layout.segments], [s.numel for s in layout.segments])
+    factors = torch.from_numpy(signs * scales)
+    assert (weights_of(generate(bank, layout), layout) == bank[torch.from_numpy(entries)] * factors).all()
+    expected = torch.zeros(100_003, dtype=torch.float64).index_add_(0, torch.from_numpy(entries), factors * gradients)
+    torch.testing.assert_close(fold(padded(gradients, layout), layout), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 5, 30])
+def test_gradcheck_and_gradgradcheck(size: int) -> None:
+    layout = layout_of(size, ((5, 0.5), (16, 1.0), (3, 2.0)), seed=1)
+    bank = random(size).requires_grad_()
+    flat = random(layout.offsets[-1], 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda bank: generate(bank, layout), (bank,))
+    assert torch.autograd.gradgradcheck(lambda bank: generate(bank, layout) ** 2, (bank,))
+    assert torch.autograd.gradcheck(lambda flat: fold(flat, layout), (flat,))
+    assert torch.autograd.gradgradcheck(lambda flat: fold(flat, layout) ** 2, (flat,))
+
+
+def test_the_operators_obey_torchs_rules_for_custom_operators() -> None:
+    layout = layout_of(13)
+    tables = layout.tables(torch.device("cpu"))
+    plan = (layout.offsets, [s.numel for s in layout.segments], [s.scale for s in layout.segments])
+    parts = [bound for part in tables.parts for bound in part]
+    arguments = (tables.forward, tables.backward, *plan, parts)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for operator, count in ((torch.ops.rpgmt.generate, 13), (torch.ops.rpgmt.fold, layout.offsets[-1])):
+        torch.library.opcheck(operator, (random(count).requires_grad_(), *arguments), test_utils=tests)
+
+
+@pytest.mark.parametrize("size", [1, 13, 50, M, 150])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_other_types_move_values_without_a_change(size: int, dtype: torch.dtype) -> None:
+    layout = layout_of(size, ((7, 1.0), (94, 1.0)))
+    matrix = torch.from_numpy(reference.generating_matrix(size, ((7, 1.0), (94, 1.0))))
+    bank = random(size).to(dtype)
+    assert (weights_of(generate(bank, layout), layout) == (matrix @ bank.double()).to(dtype)).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000, 70_000])
+def test_bits_repeat_over_runs_and_threads(size: int) -> None:
+    layout = layout_of(size, ((30_000, 0.5), (90_001, 0.3)), seed=1)
+    bank, gradients = random(size, dtype=torch.float32), random(layout.offsets[-1], 1, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        # A single sum, N = 1, is cut into one part a thread: it repeats with as many threads only.
+        for count in (1, 1, 2, 2, 4) if size > 1 else (2, 2, 2):
+            torch.set_num_threads(count)
+            results.append((generate(bank, layout), fold(gradients, layout)))
+    finally:
+        torch.set_num_threads(threads)
+    for weights, sums in results:
+        assert torch.equal(weights, results[0][0])
+        assert torch.equal(sums, results[0][1])
+
+
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (7, 1), (30, 1), (30, 4), (100, 1), (100, 64), (101, 1), (300, 16)])
+def test_entries_are_used_evenly_and_no_layer_meets_one_twice_within_a_lap(size: int, block: int) -> None:
+    uses = (reference.generating_matrix(size, SEGMENTS, block=block) != 0).sum(0)
+    bank = torch.arange(1.0, size + 1, dtype=torch.float64)
+    weights = weights_of(generate(bank, layout_of(size, tuple((n, 1.0) for n, _ in SEGMENTS), block=block)), layout_of(size))
+    entries = weights.abs().to(torch.int64).numpy() - 1
+    counts = np.bincount(entries, minlength=size)
+    assert (counts == uses).all()
+    assert set(counts.tolist()) <= {M // size, -(-M // size)}
+    ends = np.cumsum([numel for numel, _ in SEGMENTS])
+    for start, end in zip([0, *ends], ends, strict=False):
+        for lap_start in range(start - start % size, end, size):
+            part = entries[max(start, lap_start) : min(end, lap_start + size)]
+            assert len(set(part.tolist())) == len(part)
+
+
+def correlations(parts: list[Tensor]) -> Tensor:
+    """Pairwise correlations in standard deviations."""
+    stacked = torch.stack(parts)
+    return torch.corrcoef(stacked)[tuple(torch.triu_indices(len(parts), len(parts), 1))] * stacked.shape[1] ** 0.5
+
+
+def test_weights_of_different_layers_and_stages_are_uncorrelated() -> None:
+    # One bank for many layers of one shape, whose segments are the ring itself, parts of it and more than it.
+    for numel in (1000, 2500, 5003, 9000):
+        layout = layout_of(5003, ((numel, 1.0),) * 30, seed=1)
+        layers = list(weights_of(generate(random(5003), layout), layout).split(numel))
+        assert correlations(layers).abs().max() < 5.5
+        halves = [layer[: numel // 2] for layer in layers] + [layer[numel - numel // 2 :].flip(0) for layer in layers]
+        assert correlations(halves).abs().max() < 5.5
+    # Banks that hold the same entries, as after a copy, make different stages all the same.
+    stages = [generate(random(5003), layout_of(5003, ((5003, 1.0),), bank=bank)) for bank in range(30)]
+    assert correlations([stage[:5003] for stage in stages]).abs().max() < 5.5
+
+
+def test_a_bank_makes_2_to_the_31_weights_at_most() -> None:
+    with pytest.raises(ValueError, match=f"ask for {2**31} weights: at most {2**31 - 1}"):
+        layout_of(10, ((2**30, 1.0), (2**30, 1.0)))
+    assert layout_of(10, ((2**30, 1.0), (2**30 - 1, 1.0))).laps == 214_748_365
+
+
+def test_balanced_gradients_are_divided_by_the_mean_squared_scale() -> None:
+    for size in (1, 13, 60, 200):
+        layout = layout_of(size, seed=5)
+        matrix = torch.from_numpy(reference.generating_matrix(size, SEGMENTS, 5))
+        uses = (matrix != 0).sum(0)
+        means = torch.where(uses > 0, (matrix**2).sum(0) / uses.clamp(min=1), 1.0)
+        torch.testing.assert_close(layout.mean_squared_scales(torch.device("cpu")), means, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"size": 0}, "`size` is 0"),
+        ({"size": 4, "std": 0.0}, "`std` is 0.0: give a positive number"),
+        ({"size": 4, "std": float("nan")}, "`std` is nan"),
+        ({"size": 4, "gradient": "fair"}, "`gradient` is 'fair': must be one of exact, balanced"),
+    ],
+)
+def test_a_banks_arguments(arguments: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match="`") as error:
+        Bank(**arguments)  # type: ignore[arg-type]
+    assert str(error.value).startswith(words)
+
+
+def test_a_banks_root_mean_square_is_exact() -> None:
+    for size in (1, 2, 1000):
+        values = Bank(size, std=0.02, dtype=torch.float64).values.detach()
+        assert float(values.square().mean().sqrt()) == pytest.approx(0.02, rel=1e-12)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from rpgmt.data.coco import CocoPeople, find_files
+from rpgmt.data.synthetic import load, render, split_start
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "data.py"
+COUNTS = {"train": 5, "val": 3}
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tools_data", TOOL)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def written(tool: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synthetic")
+    numbers = ["--train", "5", "--val", "3", "--size", "40", "--seed", "2"]
+    files = ["--json", str(folder / "table.json"), "--sheet", str(folder / "sheet.png")]
+    assert tool.main(["synthetic", "--out", str(folder / "out"), *numbers, *files]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_files_equal_memory(written: Path, split: str) -> None:
+    out, start = written / "out", split_start(split, COUNTS[split])
+    for i in range(COUNTS[split]):
+        scene = render(2, start + i, 40)
+        image = cv2.imread(str(out / f"images/{split}/{i:06d}.png"))[:, :, ::-1]
+        np.testing.assert_array_equal(image, scene.image)
+        for kind, expected in (("masks", scene.people), ("parts", scene.parts)):
+            array = cv2.imread(str(out / f"{kind}/{split}/{i:06d}.png"), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(array, expected)
+        for kind, expected in (("depth", scene.depth), ("normals", scene.normals)):
+            array = np.load(out / f"{kind}/{split}/{i:06d}.npy")
+            assert array.dtype == np.float32
+            np.testing.assert_array_equal(array, expected)
+    for kind in ("images", "masks", "parts", "depth", "normals"):
+        assert len(list((out / kind / split).iterdir())) == COUNTS[split]
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_people_of_files_equal_people_of_memory(written: Path, tmp_path: Path, split: str) -> None:
+    memory = load(tmp_path, count=COUNTS[split], size=40, seed=2, split=split, progress=False)  # type: ignore[arg-type]
+    files = CocoPeople.from_files(*find_files(written / "out", split))
+    assert files.annotations == memory.document()
+    for image in files.annotations["images"]:
+        np.testing.assert_array_equal(files.read_image(image), memory.read_image(image))
+
+
+def test_the_table_as_data(written: Path) -> None:
+    table = json.loads((written / "table.json").read_text())
+    assert [row["split"] for row in table["splits"]] == ["train", "val"]
+    for row in table["splits"]:
+        document = json.loads((written / f"out/annotations/person_keypoints_{row['split']}.json").read_text())
+        assert row["images"] == len(document["images"]) == COUNTS[row["split"]]
+        assert row["people"] == len(document["annotations"])
+        assert sum(row["keypoints"].values()) == 17 * row["people"]
+        assert row["keypoints"]["not labelled"] == sum(17 - a["num_keypoints"] for a in document["annotations"])
+
+
+def test_the_sheet_is_a_small_picture(written: Path) -> None:
+    path = written / "sheet.png"
+    assert path.stat().st_size <= 300_000
+    height, width, _ = cv2.imread(str(path)).shape
+    assert width > 6 * 40
+    assert height > 5 * 40
+
+
+def test_the_printed_table(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["synthetic", "--out", str(tmp_path / "new"), "--train", "2", "--val", "1", "--size", "32"]
+    assert tool.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("train", "val", "people", "occluded", "images/s", "--data coco --data-root"))
+    assert tool.main(arguments) == 2
+    assert "the folder is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required"),
+        (["synthetc"], "invalid choice"),
+        (["synthetic"], "--out"),
+        (["synthetic", "--out", "x", "--train", "0"], "'0' is not a number of images: give 1 to 1000000"),
+        (["synthetic", "--out", "x", "--val", "many"], "'many' is not a number of images"),
+        (["synthetic", "--out", "x", "--size", "4"], "`--size` is 4: give at least 16 pixels"),
+        (["synthetic", "--out", "x", "--seed", "-3"], "`--seed` is -3: give 0 or more"),
+        (["synthetic", "--out", "x", "--sizes", "4"], "--size"),
+        (["synthetic", "--out", str(TOOL)], "that is a file"),
+        (["synthetic", "--out", "x", "--json", "y/z.json"], "the folder y does not exist"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_status_2(
+    tool: ModuleType,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_does_not_import_torch() -> None:
+    assert os.access(TOOL, os.X_OK)
+    program = f"import runpy, sys\nsys.argv = ['data.py', 'synthetic', '--help']\ntry: runpy.run_path({str(TOOL)!r}, "
+    program += "run_name='__main__')\nfinally: assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--sheet" in result.stdout
+
+
+def test_ctrl_c_says_what_is_left(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, str(TOOL), "synthetic", "--out", str(out), "--train", "100000", "--size", "32"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (out / "images/train/000002.png").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert f"interrupted: {out} holds" in err
+    assert "of 100000 train images, 0 of 200 val images; complete with annotations: no split" in err
+    assert not list((out / "annotations").iterdir())
