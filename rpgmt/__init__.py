@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rpgmt.engine.model_file import load_model as load
     from rpgmt.rpg.bank import Bank
     from rpgmt.rpg.convert import bake, convert
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
@@ -19,24 +20,27 @@ __all__ = [
     "RPGLinear",
     "bake",
     "convert",
+    "load",
     "parameter_groups",
     "report",
 ]
 
 _HOMES = {
-    "Bank": "rpgmt.rpg.bank",
-    "RPGConv2d": "rpgmt.rpg.layers",
-    "RPGConvTranspose2d": "rpgmt.rpg.layers",
-    "RPGLinear": "rpgmt.rpg.layers",
-    "bake": "rpgmt.rpg.convert",
-    "convert": "rpgmt.rpg.convert",
-    "parameter_groups": "rpgmt.rpg.optim",
-    "report": "rpgmt.rpg.report",
+    "Bank": "rpgmt.rpg.bank:Bank",
+    "RPGConv2d": "rpgmt.rpg.layers:RPGConv2d",
+    "RPGConvTranspose2d": "rpgmt.rpg.layers:RPGConvTranspose2d",
+    "RPGLinear": "rpgmt.rpg.layers:RPGLinear",
+    "bake": "rpgmt.rpg.convert:bake",
+    "convert": "rpgmt.rpg.convert:convert",
+    "load": "rpgmt.engine.model_file:load_model",
+    "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
+    "report": "rpgmt.rpg.report:report",
 }
 
 
 def __getattr__(name: str) -> Any:
     # Looked up when it is used: the command line parses and answers --help without waiting for torch.
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        module, _, attribute = _HOMES[name].partition(":")
+        return getattr(import_module(module), attribute)
     raise AttributeError(f"module 'rpgmt' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Slow, obviously right twins of the fast code: plain Python integers, dense matrices and loops, written from the definitions."""
+"""Slow, obviously right twins of the fast code: Python integers, dense matrices and loops, from the definitions."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def permuted(count: int, seed: int, bank: int, lap: int) -> list[int]:
 
 
 def entries_and_signs(size: int, seed: int, bank: int, block: int, lap: int) -> tuple[list[int], list[int]]:
-    """Bank entry and sign (±1) of every position of a lap: runs of `block` entries, in the order of their permutation."""
+    """Bank entry and sign (±1) of every position of a lap: runs of `block` entries in permuted order."""
     runs = [range(start, min(start + block, size)) for start in range(0, size, block)]
     entries = [entry for run in permuted(len(runs), seed, bank, lap) for entry in runs[run]]
     signs = [1 - 2 * (mix(position ^ lap_key(seed, bank, 4, lap)) >> 31) for position in range(size)]

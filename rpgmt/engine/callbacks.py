@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -95,15 +95,21 @@ class Recorder(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
+        self._consistent = False
+        # What validation measured is what the model file holds. The checkpoint of the end comes after it: a run that
+        # resuming calls finished has its results.
+        with self._averaged():
+            if trainer.is_global_zero:
+                save_model(self.folder.model, module.model, self.config)
+                record = {"task": module.task.name, "val": self._metrics, **self.summary, "seed": self.train.seed}
+                write_metrics(self.folder, {**record, "steps": module.step, "seconds": round(self._elapsed(), 1)})
+        if trainer.is_global_zero and not self.interrupted:
+            self._save(trainer, module, self.folder.last)
         if self.ema:
-            self.ema.copy_to_model()  # what validation measured is what the model file holds
-        if trainer.is_global_zero:
-            save_model(self.folder.model, module.model, dict(self.config))
-            record = {"task": module.task.name, "val": self._metrics, **self.summary, "seed": self.train.seed}
-            write_metrics(self.folder, {**record, "steps": module.step, "seconds": round(self._elapsed(), 1)})
-            if self._validation is not None and not self.interrupted:
-                module.task.draw(self._validation.predictions, self.folder.path)
+            self.ema.copy_to_model()
         self._close()
+        if self._validation is not None and not self.interrupted:
+            module.task.draw(self._validation.predictions, self.folder.path)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         assert isinstance(module, TrainingModule)
@@ -134,10 +140,10 @@ class Recorder(pl.Callback):
         elif within == 0 or (module.step_complete and module.step % STEPS_BETWEEN_ROWS == 0):
             self._record(module, module.take_losses(), None)
 
-        self._save_due |= finished or within == 0 or module.stopping
+        self._save_due |= within == 0 or module.stopping
         self._save_due |= time.monotonic() - self._saved > SECONDS_BETWEEN_CHECKPOINTS
         if module.step_complete:
-            if self._save_due and trainer.is_global_zero:
+            if self._save_due and trainer.is_global_zero and not finished:
                 self._save(trainer, module, self.folder.last)
             self._save_due = False
             self._consistent = True
@@ -146,7 +152,7 @@ class Recorder(pl.Callback):
 
     def _validate(self, trainer: pl.Trainer, module: TrainingModule, epochs: str) -> None:
         train_losses = module.take_losses()
-        with self.ema.applied() if self.ema else nullcontext():
+        with self._averaged():
             _share_buffers(module.model)
             validation = validate(
                 module.task,
@@ -202,6 +208,9 @@ class Recorder(pl.Callback):
         save_checkpoint(path, state)
         if path == self.folder.last:
             self._saved = time.monotonic()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.ema.applied() if self.ema else nullcontext()
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._start

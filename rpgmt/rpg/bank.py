@@ -121,7 +121,7 @@ class Bank(nn.Module):
     def weight(self, segment: int) -> Tensor:
         """The generated weight of a segment: a view of what the bank last generated, made anew where that is outdated."""
         if torch.compiler.is_compiling():
-            # A part that is compiled apart from its root keeps nothing: outside the root's forward it generates for itself.
+            # A part that is compiled apart from its root keeps nothing; outside the root's forward it generates for itself.
             return (self._weights if self._inside and self._weights is not None else self._make()[1])[segment]
         self._check_untouched()
         if not self._is_current():
@@ -137,6 +137,12 @@ class Bank(nn.Module):
         return f"N={self.size}, M={self.generated}, seed={self.placement.seed}, block={self.placement.block}"
 
     # ---- generation
+
+    def prepare(self) -> None:
+        """Makes the tables that generation needs: now, and not in the middle of a compilation."""
+        self.layout.tables(self.values.device)
+        if self.gradient == "balanced":
+            self.layout.mean_squared_scales(self.values.device)
 
     def _append(self, shape: torch.Size, scale: float) -> None:
         self._shapes.append(shape)
@@ -162,8 +168,8 @@ class Bank(nn.Module):
         """Whether the bank would generate again what it generated last."""
         if self._weights is None or self._source[0] is not self.values or self._mode != self._current_mode():
             return False
-        # `.data` and what is built on it change values past their version counter, so the values themselves are compared;
-        # not for every layer, but once a forward.
+        # `.data` and what is built on it change values past their version counter, so the values themselves are
+        # compared; not for every layer, but once a forward.
         return self._inside or self.values.is_meta or torch.equal(self.values, self._source[1])
 
     def _make(self) -> tuple[Tensor, list[Tensor]]:
@@ -213,7 +219,8 @@ class Bank(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bank:
         super()._apply(fn, recurse)
-        self.layout.follow(self.values.device)
+        if self.layout.has_tables:
+            self.prepare()
         return self
 
     # ---- registration, copies, checkpoints
@@ -271,9 +278,9 @@ class Bank(nn.Module):
         return new
 
     def get_extra_state(self) -> Tensor:
-        """(4 + layers,) int64: placement version, seed, bank number and checksum, and the bits of the layers' float64 scales,
-        which were measured on weights that another model with the same placement does not have. A tensor, since safetensors
-        takes nothing else, and not a buffer, since averaging of weights would average it."""
+        """(4 + layers,) int64: placement version, seed, bank number and checksum, and the bits of the layers' float64
+        scales, which were measured on weights that another model of the same placement does not have. A tensor, since
+        safetensors takes nothing else, and not a buffer, since averaging of weights would average it."""
         checksum = self.placement.checksum(self.generated)
         scales = torch.tensor([segment.scale for segment in self.layout.segments], dtype=torch.float64)
         head = torch.tensor([VERSION, self.placement.seed, self.placement.bank, checksum], dtype=torch.int64)
@@ -286,8 +293,9 @@ class Bank(nn.Module):
             ValueError: They differ, so that the loaded entries would make other weights.
         """
         saved, own = state.tolist(), self.get_extra_state().tolist()
-        names = ("version", "seed", "bank number", "checksum")
-        for name, theirs, ours in zip((*names, "number of layers"), [*saved[:4], len(saved)], [*own[:4], len(own)], strict=True):
+        names = ("version", "seed", "bank number", "checksum", "layers")
+        compared = [[*state[:4], len(state) - 4] for state in (saved, own)]
+        for name, theirs, ours in zip(names, *compared, strict=True):
             if theirs != ours:
                 raise ValueError(
                     f"the saved bank was placed with {name} {theirs}, this one with {ours}: build the model with the same "
@@ -296,6 +304,8 @@ class Bank(nn.Module):
         if saved != own:
             self._forget()
             self.layout = self.layout.scaled(state[4:].cpu().clone().view(torch.float64).tolist())
+            if self.layout.has_tables:
+                self.prepare()
 
 
 def _version(tensor: Tensor) -> int:

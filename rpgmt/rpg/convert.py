@@ -184,7 +184,7 @@ def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: in
         layer.__class__ = GENERATED[type(layer)]
         assert isinstance(layer, GeneratedLayer)
         layer.draw_from(bank, segment)
-    bank.layout.tables(device)  # now, and not in the middle of a compilation
+    bank.prepare()
     return bank
 
 

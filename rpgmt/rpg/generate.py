@@ -110,13 +110,13 @@ class Layout:
         """The index tables on `device`, made on first use.
 
         Raises:
-            RuntimeError: They are still to be made, and a compiler is tracing, which would take them for a part of the network.
+            RuntimeError: They are still to be made while a compiler traces, which would take that for a part of the network.
         """
         if device not in self._tables:
             cpu = torch.device("cpu")
             if cpu not in self._tables:
                 if torch.compiler.is_compiling():
-                    raise RuntimeError("a bank makes its index tables now: call the model once before you compile or export it")
+                    raise RuntimeError("a bank has no index tables yet: call the model once before you compile or export it")
                 self._tables[cpu] = self._build_tables()
             tables = self._tables[cpu]
             self._tables[device] = Tables(
@@ -124,10 +124,10 @@ class Layout:
             )
         return self._tables[device]
 
-    def follow(self, device: torch.device) -> None:
-        """Brings the tables, where they are made, to a device before they are needed there."""
-        if self._tables:
-            self.tables(device)
+    @property
+    def has_tables(self) -> bool:
+        """Whether index tables were made on any device."""
+        return bool(self._tables)
 
     def scaled(self, scales: Sequence[float]) -> Layout:
         """The same layout with other scales, one a segment; it takes over the tables."""

@@ -233,6 +233,22 @@ def test_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_finished_means_that_the_results_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model file cannot be written, a resumed run writes it."""
+    out = tmp_path / "run"
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rpgmt.engine.callbacks.save_model", full)
+        with pytest.raises(OSError, match="no space"):
+            fit(Toy(), config(out, ema=0.9))
+    fit(Toy(), config(out, ema=0.9, resume=True))
+    fit(Toy(), config(tmp_path / "whole", ema=0.9))
+    assert_same_end(out, tmp_path / "whole")
+
+
 def test_longer_than_planned(tmp_path: Path) -> None:
     for name, parts in (("a", [1, 3]), ("b", [3])):
         for number, epochs in enumerate(parts):

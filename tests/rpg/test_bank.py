@@ -91,7 +91,9 @@ CHANGES: dict[str, Callable[[Net], object]] = {
     "a change in place": lambda m: m.bank.values.detach().mul_(2),
     "a change past the version counter": lambda m: m.bank.values.data.mul_(2),
     "another storage": lambda m: setattr(m.bank.values, "data", m.bank.values.data * 2),
-    "load_state_dict": lambda m: m.load_state_dict({k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}),
+    "load_state_dict": lambda m: m.load_state_dict(
+        {k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}
+    ),
     "load_state_dict with assign": lambda m: m.load_state_dict(
         {k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}, assign=True
     ),
@@ -395,7 +397,7 @@ def test_a_bank_is_registered_once() -> None:
 
 @pytest.mark.parametrize("container", [nn.ModuleList, lambda banks: nn.ModuleDict({"x": banks[0]})])
 def test_a_bank_in_a_container_without_a_forward(container: Callable[[list[Bank]], nn.Module]) -> None:
-    with pytest.raises(ValueError, match="a bank was put into an? Module(List|Dict): make it an attribute"):
+    with pytest.raises(ValueError, match=r"a bank was put into an? Module(List|Dict): make it an attribute"):
         container([Bank(3)])
 
 

@@ -47,7 +47,10 @@ class Branched(nn.Module):
 
 
 M_BRANCHED = sum(
-    p.numel() for m in Branched().modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) for p in [m.weight]
+    p.numel()
+    for m in Branched().modules()
+    if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+    for p in [m.weight]
 )
 
 
@@ -68,10 +71,22 @@ def matrix_of(bank: Bank) -> Tensor:
 
 LAYERS: list[tuple[type[nn.Module], type[GeneratedLayer], tuple[int, ...], dict[str, Any], tuple[int, ...]]] = [
     (nn.Conv2d, RPGConv2d, (4, 6, 3), {}, (2, 4, 9, 7)),
-    (nn.Conv2d, RPGConv2d, (4, 6, 3), {"groups": 2, "dilation": 2, "stride": 2, "padding": 2, "bias": False}, (2, 4, 9, 7)),
+    (
+        nn.Conv2d,
+        RPGConv2d,
+        (4, 6, 3),
+        {"groups": 2, "dilation": 2, "stride": 2, "padding": 2, "bias": False},
+        (2, 4, 9, 7),
+    ),
     (nn.Conv2d, RPGConv2d, (6, 6, (1, 5)), {"groups": 6, "padding": "same", "padding_mode": "circular"}, (2, 6, 9, 7)),
     (nn.Conv2d, RPGConv2d, (4, 2, 3), {"padding": 1, "padding_mode": "reflect"}, (2, 4, 9, 7)),
-    (nn.Conv2d, RPGConv2d, (4, 2, 3), {"padding": (2, 1), "padding_mode": "replicate", "dtype": torch.float64}, (2, 4, 9, 7)),
+    (
+        nn.Conv2d,
+        RPGConv2d,
+        (4, 2, 3),
+        {"padding": (2, 1), "padding_mode": "replicate", "dtype": torch.float64},
+        (2, 4, 9, 7),
+    ),
     (
         nn.ConvTranspose2d,
         RPGConvTranspose2d,
@@ -99,9 +114,13 @@ def test_explicit_layers_compute_what_plain_layers_with_those_weights_do(
     model.bank = Bank(11, std=0.1, dtype=dtype)
     model.layer = generated(*arguments, bank=model.bank, **options)
     twin = plain(*arguments, **options)
-    assert [name for name, _ in model.layer.named_parameters()] == [n for n, _ in twin.named_parameters() if n != "weight"]
+    assert [name for name, _ in model.layer.named_parameters()] == [
+        n for n, _ in twin.named_parameters() if n != "weight"
+    ]
     matrix = matrix_of(model.bank).to(dtype)
-    twin.load_state_dict({**model.layer.state_dict(), "weight": (matrix @ model.bank.values.detach()).view(twin.weight.shape)})
+    twin.load_state_dict(
+        {**model.layer.state_dict(), "weight": (matrix @ model.bank.values.detach()).view(twin.weight.shape)}
+    )
     x = torch.randn(shape, dtype=dtype)
     ours, theirs = model.layer(x), twin(x)
     torch.testing.assert_close(ours, theirs)
@@ -145,14 +164,24 @@ def test_the_explicit_form_equals_conversion() -> None:
 def test_initial_deviation_is_that_of_each_layers_own_initialiser(size: int) -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(
-        nn.Conv2d(16, 32, 3), nn.Conv2d(32, 32, 3, groups=4), nn.ConvTranspose2d(16, 32, 2), nn.Linear(64, 128), nn.Linear(99, 50)
+        nn.Conv2d(16, 32, 3),
+        nn.Conv2d(32, 32, 3, groups=4),
+        nn.ConvTranspose2d(16, 32, 2),
+        nn.Linear(64, 128),
+        nn.Linear(99, 50),
     )
     nn.init.kaiming_normal_(plain[4].weight)
-    expected = [1 / (3 * 16 * 9) ** 0.5, 1 / (3 * 8 * 9) ** 0.5, 1 / (3 * 32 * 4) ** 0.5, 1 / (3 * 64) ** 0.5, (2 / 99) ** 0.5]
+    expected = [
+        1 / (3 * 16 * 9) ** 0.5,
+        1 / (3 * 8 * 9) ** 0.5,
+        1 / (3 * 32 * 4) ** 0.5,
+        1 / (3 * 64) ** 0.5,
+        (2 / 99) ** 0.5,
+    ]
     convert(plain, size)
     for layer, deviation in zip(plain[:5], expected, strict=True):
         weight = layer.weight.detach()
-        # Entries that make several of its weights make the sample smaller, as does the draw that the scale is taken from.
+        # The sample is smaller where entries make several weights; the draw that the scale is taken from scatters too.
         allowed = 4 * (0.5 / min(weight.numel(), size) + 0.5 / weight.numel()) ** 0.5
         assert abs(float(weight.square().mean().sqrt()) / deviation - 1) < allowed
     scales = [segment.scale * plain.bank.std for segment in plain.bank.layout.segments]
@@ -216,7 +245,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("size", "scope", "block"), [("100%", "global", 1), ("137%", "global", 16), ("100%", "stage", 1)])
+@pytest.mark.parametrize(
+    ("size", "scope", "block"), [("100%", "global", 1), ("137%", "global", 16), ("100%", "stage", 1)]
+)
 def test_a_bank_as_large_as_its_weights_trains_bit_for_bit_as_the_plain_network(
     size: str, scope: str, block: int, optimizer: str
 ) -> None:
@@ -324,7 +355,9 @@ def test_layers_that_cannot_be_generated_are_left_with_a_reason() -> None:
         pass
 
     torch.manual_seed(0)
-    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)), Own(4, 4, 1), nn.Conv1d(4, 4, 1), nn.LayerNorm(4), nn.ReLU())
+    model = nn.Sequential(
+        *(nn.Linear(4, 4) for _ in range(6)), Own(4, 4, 1), nn.Conv1d(4, 4, 1), nn.LayerNorm(4), nn.ReLU()
+    )
     nn.init.zeros_(model[0].weight)
     nn.init.constant_(model[1].weight, 0.5)
     model[2].weight.requires_grad_(False)
@@ -430,7 +463,9 @@ def test_bake_gives_the_plain_network_bit_for_bit_and_twice_the_same(size: int |
     for _ in range(2):
         assert {type(m) for m in model.modules()} == {type(m) for m in plain.modules()}
         assert [n for n, _ in model.named_modules()] == [n for n, _ in plain.named_modules()]
-        assert [(n, p.shape) for n, p in model.named_parameters()] == [(n, p.shape) for n, p in plain.named_parameters()]
+        assert [(n, p.shape) for n, p in model.named_parameters()] == [
+            (n, p.shape) for n, p in plain.named_parameters()
+        ]
         assert list(model.state_dict()) == list(plain.state_dict())
         if not training:
             assert torch.equal(model(images()), expected)

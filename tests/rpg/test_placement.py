@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import torch
 
 from rpgmt.rpg.placement import Placement, mix
-import reference
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "placement_v1.json"
 
@@ -147,11 +147,11 @@ def test_checksum_tells_placements_apart() -> None:
     assert all(0 <= checksum < 2**32 for checksum in sums)
 
 
-# ---- as good as random. Fixed seeds: each bound is 5 deviations or more, and the bad constructions below miss it by far.
+# ---- as good as random. Seeds are fixed; each bound is 5 deviations or more, and a bad construction misses it by far.
 
 
 def prefix_mix_and_rotate(size: int, seed: int, laps: int) -> np.ndarray:
-    """The construction that looks random and is not: rotate the ring, mix its longest prefix of 2^k places, rotate again."""
+    """Looks random and is not: rotate the ring, mix its longest prefix of 2^k places, rotate again."""
     bits = size.bit_length() - 1
     keys = np.random.Generator(np.random.Philox(key=seed)).integers(0, size, (2, laps, 1))
     x = (np.arange(size) + keys[0]) % size

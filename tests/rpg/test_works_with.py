@@ -21,8 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from rpgmt import Bank, RPGLinear, bake, convert
 from rpgmt.rpg.layers import GeneratedLayer
 
-
-# The compiler looks at `.grad` of the weights that a part is given; torch hides the warning, unless warnings are errors.
+# The compiler looks at `.grad` of the weights that a part is given; torch hides its warning, but not from `error`.
 COMPILER_WARNING = "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
 
 
@@ -88,7 +87,10 @@ def test_state_dict_round_trip(scope: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"placement": 1}, "the saved bank was placed with seed 0, this one with 1: build the model with the same network"),
+        (
+            {"placement": 1},
+            "the saved bank was placed with seed 0, this one with 1: build the model with the same network",
+        ),
         ({"block": 2}, "the saved bank was placed with checksum"),
         ({"exclude": ("c",)}, "the saved bank was placed with checksum"),
     ],
@@ -197,7 +199,9 @@ def test_pickled_modules(way: str) -> None:
 @pytest.mark.parametrize("average", ["mean", "ema"])
 def test_averaged_model(average: str) -> None:
     model = network()
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7) if average == "ema" else None, use_buffers=True)
+    averaged = AveragedModel(
+        model, multi_avg_fn=get_ema_multi_avg_fn(0.7) if average == "ema" else None, use_buffers=True
+    )
     expected: Tensor | None = None
     for step in range(5):
         train_step(model)

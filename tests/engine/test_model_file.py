@@ -1,0 +1,130 @@
+"""The model file: whole, small, read without unpickling."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import rpgmt
+from rpgmt.config import ModelConfig, to_dict
+from rpgmt.engine.model_file import load_model, load_weights, read_config, save_model
+from rpgmt.errors import UserError
+from rpgmt.models import build
+
+MODEL = ModelConfig(stages=3, channels=16, depth=2, rpg_size="25%", heads={"keypoints": 5})
+KINDS = [("rpg", "stage"), ("rpg", "global"), ("rpg", "block"), ("tied", "stage"), ("none", "stage")]
+
+
+def saved(path: Path, config: ModelConfig, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = build(config)
+    model(torch.randn(4, 3, 32, 32))  # statistics of the norms move
+    save_model(path, model, {"model": to_dict(config)})
+    return model.eval()
+
+
+@pytest.mark.parametrize(("sharing", "scope"), KINDS)
+def test_a_loaded_model_gives_the_same_output_bit_for_bit(tmp_path: Path, sharing: str, scope: str) -> None:
+    path = tmp_path / "model.safetensors"
+    model = saved(path, dataclasses.replace(MODEL, sharing=sharing, rpg_scope=scope))
+    images = torch.randn(2, 3, 32, 32)
+    for loaded in (load_model(path), load_model(tmp_path), rpgmt.load(path)):
+        assert not loaded.training
+        with torch.no_grad():
+            for a, b in zip(model(images), loaded(images), strict=True):
+                assert torch.equal(a["keypoints"], b["keypoints"])
+
+
+@pytest.mark.parametrize(("sharing", "scope"), KINDS)
+def test_size_is_four_bytes_a_trained_parameter_and_little_else(tmp_path: Path, sharing: str, scope: str) -> None:
+    path = tmp_path / "model.safetensors"
+    model = saved(path, dataclasses.replace(MODEL, sharing=sharing, rpg_scope=scope))
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    trained = 4 * rpgmt.report(model).trainable
+    assert trained + buffers <= path.stat().st_size <= trained + buffers + 160 * len(names) + 8192
+
+
+def test_the_header_holds_config_and_placement(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = saved(path, MODEL)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    assert json.loads(header["config"]) == {"model": to_dict(MODEL)} == read_config(tmp_path)
+    version, _, _, checksum = model.bank_stage_2.get_extra_state().tolist()[:4]
+    assert json.loads(header["placement"])["bank_stage_2"] == {"version": version, "checksum": checksum}
+
+
+def test_a_file_of_another_placement_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, MODEL)
+    other = build(dataclasses.replace(MODEL, rpg_seed=1))
+    with pytest.raises(UserError, match="was placed with seed 0, this one with 1"):
+        load_weights(other, path)
+
+
+def test_a_file_of_another_network_is_refused_by_name_and_shape(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, MODEL)
+    with pytest.raises(UserError, match=r"keypoints.weight` is \(16, 5, 1, 1\) in the file and \(16, 7, 1, 1\) in the network"):
+        load_weights(build(dataclasses.replace(MODEL, heads={"keypoints": 7})), path)
+    with pytest.raises(UserError, match=r"is .* in the file and missing in the network"):
+        load_weights(build(dataclasses.replace(MODEL, stages=2)), path)
+
+
+def test_other_heads_may_start_from_a_files_trunk_and_stages(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    source = saved(path, MODEL)
+    torch.manual_seed(7)
+    target = build(dataclasses.replace(MODEL, heads={"keypoints": 7, "depth": 1}))
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    kept = load_weights(target, path, heads_may_differ=True)
+    assert all("heads" in name or "predictions" in name for name in kept)
+    for name, tensor in target.state_dict().items():
+        if name.endswith("_extra_state"):
+            continue
+        assert torch.equal(tensor, before[name] if name in kept else source.state_dict()[name]), name
+    assert torch.equal(target.bank_stage_1.values, source.bank_stage_1.values)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x04pickle" * 100])
+def test_what_is_no_model_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is not a model file"):
+        load_model(path)
+
+
+def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist: give a run folder"):
+        load_model(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no model.safetensors"):
+        load_model(tmp_path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="has format None"):
+        load_model(tmp_path)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, MODEL)
+    before = path.read_bytes()
+    with pytest.raises(TypeError):  # a config that is not plain data
+        save_model(path, build(MODEL), {"model": object()})
+    assert path.read_bytes() == before
+
+
+def test_loading_needs_no_lightning(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, MODEL)
+    code = f"import sys, rpgmt; rpgmt.load({str(path)!r}); sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
