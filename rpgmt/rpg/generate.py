@@ -223,11 +223,15 @@ def _plan(layout: Layout, tables: Tables) -> tuple[list[int], list[int], list[fl
     )
 
 
-# The two are custom operators, so that torch.compile, export and autocast see one opaque node each.
+# The two are operators of their own, so that torch.compile, export and autocast see one opaque node each. They are declared by
+# `define` and `impl`: `torch.library.custom_op` imports the compiler at the first call, which takes seconds.
+_PLAN = "Tensor forward, Tensor[] backward, int[] starts, int[] lengths, float[] scales, int[] parts"
+torch.library.define("rpgmt::generate", f"(Tensor bank, {_PLAN}) -> Tensor")
+torch.library.define("rpgmt::fold", f"(Tensor flat, {_PLAN}) -> Tensor")
 
 
-@torch.library.custom_op("rpgmt::generate", mutates_args=())
-def _generate(
+@torch.library.impl("rpgmt::generate", "CompositeExplicitAutograd")
+def _generate_eagerly(
     bank: Tensor,
     forward: Tensor,
     backward: list[Tensor],
@@ -247,8 +251,8 @@ def _generate(
     return flat
 
 
-@torch.library.custom_op("rpgmt::fold", mutates_args=())
-def _fold(
+@torch.library.impl("rpgmt::fold", "CompositeExplicitAutograd")
+def _fold_eagerly(
     flat: Tensor,
     forward: Tensor,
     backward: list[Tensor],
@@ -272,12 +276,12 @@ def _fold(
     return sums
 
 
-@_generate.register_fake
+@torch.library.register_fake("rpgmt::generate")
 def _(bank: Tensor, forward: Tensor, *plan: Any) -> Tensor:
     return bank.new_empty(forward.shape)
 
 
-@_fold.register_fake
+@torch.library.register_fake("rpgmt::fold")
 def _(flat: Tensor, forward: Tensor, backward: list[Tensor], *plan: Any) -> Tensor:
     return flat.new_empty(backward[0].shape[1])
 
@@ -291,5 +295,11 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return gradient, None, [None] * len(ctx.plan[1]), None, None, None, None
 
 
-_generate.register_autograd(lambda ctx, g: _gradients(ctx, _fold(g, *ctx.plan)), setup_context=_keep_plan)
-_fold.register_autograd(lambda ctx, g: _gradients(ctx, _generate(g, *ctx.plan)), setup_context=_keep_plan)
+_generate = torch.ops.rpgmt.generate.default
+_fold = torch.ops.rpgmt.fold.default
+torch.library.register_autograd(
+    "rpgmt::generate", lambda ctx, g: _gradients(ctx, _fold(g, *ctx.plan)), setup_context=_keep_plan
+)
+torch.library.register_autograd(
+    "rpgmt::fold", lambda ctx, g: _gradients(ctx, _generate(g, *ctx.plan)), setup_context=_keep_plan
+)
