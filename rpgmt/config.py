@@ -51,9 +51,7 @@ def _check_heads(heads: dict[str, int]) -> dict[str, int]:
         raise ValueError("`heads` is {}: give at least one head, e.g. keypoints: 17")
     for name in heads:
         if not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):  # it becomes a module's name and a part of metrics' names
-            raise ValueError(
-                f"`heads` is {show(heads)}: {name!r} is no name, use letters, digits and _, e.g. keypoints"
-            )
+            raise ValueError(f"`heads` is {show(heads)}: {name!r} is no name, use letters, digits and _, e.g. keypoints")
     return heads
 
 
@@ -177,9 +175,7 @@ def _unknown_key(key: Any, legal: Iterable[str], section: str, root: type[Datacl
         if leaf.name == key:
             place = f"belongs under `{leaf.path[-2]}`" if len(leaf.path) > 1 else "belongs at the top"
             return f"`{key}` is not a key of {section or 'the config'}: it {place}"
-    return (
-        f"`{key}` is not a key of {section or 'the config'}: {did_you_mean(str(key), legal)}legal: {', '.join(legal)}"
-    )
+    return f"`{key}` is not a key of {section or 'the config'}: {did_you_mean(str(key), legal)}legal: {', '.join(legal)}"
 
 
 def to_dict(config: DataclassInstance) -> dict[str, Any]:
@@ -191,9 +187,7 @@ def to_dict(config: DataclassInstance) -> dict[str, Any]:
 def to_yaml(config: DataclassInstance, *, task: str | None = None) -> str:
     """Return the config as YAML that ``from_dict`` takes back; ``task`` becomes a first line ``task: …``."""
     plain = to_dict(config)
-    return yaml.dump(
-        {"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000
-    )
+    return yaml.dump({"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def load_yaml(path: Path | str) -> dict[str, Any]:

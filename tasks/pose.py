@@ -36,9 +36,9 @@ class DataConfig:
         Field(description="people that are drawn here, or files in COCO's format under the data root"),
         Flag("--data"),
     ] = "synthetic"
-    root: Annotated[
-        Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root")
-    ] = Path(".data")
+    root: Annotated[Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root")] = (
+        Path(".data")
+    )
     image_size: Annotated[int, Field(ge=32, le=1024, description="synthetic: width and height of an image")] = 96
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
@@ -132,8 +132,7 @@ class PoseTask(Task):
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
         return {
-            f"stage_{k}/{HEAD}": self.heatmap_loss(output[HEAD], target, weights)
-            for k, output in enumerate(outputs, start=1)
+            f"stage_{k}/{HEAD}": self.heatmap_loss(output[HEAD], target, weights) for k, output in enumerate(outputs, start=1)
         }
 
     def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, Any]]:

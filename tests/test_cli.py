@@ -21,9 +21,7 @@ from rpgmt.rpg.size import parse_size
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    name: Annotated[Literal["synthetic", "coco"], Field(description="data set, 100% of it"), Flag("--data")] = (
-        "synthetic"
-    )
+    name: Annotated[Literal["synthetic", "coco"], Field(description="data set, 100% of it"), Flag("--data")] = "synthetic"
     root: Annotated[Path | None, Field(description="folder of the data set"), Flag("--data-root")] = None
 
 

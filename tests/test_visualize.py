@@ -61,9 +61,7 @@ def test_depth_near_is_bright_and_invalid_is_grey() -> None:
     brightness = image[0].astype(int).sum(axis=1)
     assert brightness[0] > brightness[1] > brightness[2]
     assert (image[1] == 96).all()
-    assert (
-        colorize(depth, "depth", limits=(1, 3))[0, 0] == colorize(depth[:1, :1], "depth", limits=(1, 9))[0, 0]
-    ).all()
+    assert (colorize(depth, "depth", limits=(1, 3))[0, 0] == colorize(depth[:1, :1], "depth", limits=(1, 9))[0, 0]).all()
     assert (colorize(np.zeros((2, 2)), "depth") == 96).all()
     assert colorize(np.ones((2, 2)), "depth").shape == (2, 2, 3)
 

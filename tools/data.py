@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     parser = Parser(prog="data.py", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    synthetic = verbs.add_parser(
-        "synthetic", help="draw people: a COCO-format data set with masks, parts, depth and normals"
-    )
+    synthetic = verbs.add_parser("synthetic", help="draw people: a COCO-format data set with masks, parts, depth and normals")
     synthetic.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
     synthetic.add_argument("--train", type=_count, default=1000, metavar="N", help="training images (default: 1000)")
     synthetic.add_argument("--val", type=_count, default=200, metavar="N", help="validation images (default: 200)")

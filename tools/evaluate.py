@@ -36,9 +36,7 @@ def main(argv: list[str]) -> int:
     data = {"name": arguments.data, "root": arguments.data_root}
     config = from_dict(task_module.Config, {"data": {k: v for k, v in data.items() if v is not None}}, config)
     task = task_module.build(config)
-    metrics = evaluate(
-        task, bake(load_model(arguments.model)), batch_size=arguments.batch_size, device=arguments.device
-    )
+    metrics = evaluate(task, bake(load_model(arguments.model)), batch_size=arguments.batch_size, device=arguments.device)
     print_table(metrics_table(metrics, f"{arguments.model} on {task.metric_label}"))
     if arguments.json:
         write_json(arguments.json, {"model": arguments.model, "data": task.metric_label, "val": metrics})

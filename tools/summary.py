@@ -6,10 +6,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tasks as task_package
 from rpgmt import cli
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def main(argv: list[str]) -> int:
@@ -25,7 +28,8 @@ def main(argv: list[str]) -> int:
 
         from rpgmt.models import build
 
-        model, input_size, file = build(config.model), config.model.input_size, None
+        model: nn.Module = build(config.model)
+        input_size, file = config.model.input_size, None
         title = f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"
     else:
         parser = cli.Parser(prog="summary.py", description=__doc__)

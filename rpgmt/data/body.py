@@ -237,21 +237,13 @@ def pose_body(build: Build, pose: Pose) -> Body:
     assembly = _Assembly(build.height)
     pelvis = rotation(0, pose["pelvis_flexion"]) @ rotation(2, pose["pelvis_bend"])
     waist = pelvis @ (0, -0.10, 0)
-    chest = pelvis @ (
-        rotation(1, pose["spine_twist"]) @ rotation(0, pose["spine_flexion"]) @ rotation(2, pose["spine_bend"])
-    )
+    chest = pelvis @ (rotation(1, pose["spine_twist"]) @ rotation(0, pose["spine_flexion"]) @ rotation(2, pose["spine_bend"]))
     neck = waist + chest @ (0, -0.185, 0.008)
-    head = chest @ (
-        rotation(1, pose["neck_twist"]) @ rotation(0, pose["neck_flexion"]) @ rotation(2, pose["neck_bend"])
-    )
+    head = chest @ (rotation(1, pose["neck_twist"]) @ rotation(0, pose["neck_flexion"]) @ rotation(2, pose["neck_bend"]))
     girth = build.girth
-    assembly.ellipsoid(
-        "torso", "trousers", pelvis @ (0, -0.015, 0.005), pelvis, (0.086 * build.hips, 0.068, 0.064), girth
-    )
+    assembly.ellipsoid("torso", "trousers", pelvis @ (0, -0.015, 0.005), pelvis, (0.086 * build.hips, 0.068, 0.064), girth)
     assembly.ellipsoid("torso", "shirt", waist, chest, (0.080, 0.095, 0.057), girth)
-    assembly.ellipsoid(
-        "torso", "shirt", waist + chest @ (0, -0.09, 0), chest, (0.094 * build.shoulders, 0.12, 0.060), girth
-    )
+    assembly.ellipsoid("torso", "shirt", waist + chest @ (0, -0.09, 0), chest, (0.094 * build.shoulders, 0.12, 0.060), girth)
     _add_head(assembly, build, neck, head)
     for side, sign in (("left", 1), ("right", -1)):
         angles = {name: pose[f"{side}_{name}"] for name in _LIMB_LIMITS}
@@ -283,9 +275,7 @@ def _add_head(assembly: _Assembly, build: Build, neck: Array, frame: Array) -> N
         assembly.cone("head", "hair", centre + frame @ (0, -0.01 * s, 0.028 * s), tip, 0.042 * s, 0.026 * s)
 
 
-def _add_arm(
-    assembly: _Assembly, build: Build, side: str, sign: int, chest: Array, shoulder: Array, angles: Pose
-) -> None:
+def _add_arm(assembly: _Assembly, build: Build, side: str, sign: int, chest: Array, shoulder: Array, angles: Pose) -> None:
     r = build.limbs
     upper = (
         chest
@@ -298,9 +288,7 @@ def _add_arm(
     wrist = elbow + lower @ (0, 0.142 * build.arms, 0)
     assembly.cone(f"{side}_upper_arm", "upper_sleeve", shoulder, elbow, 0.032 * r, 0.024 * r)
     assembly.cone(f"{side}_forearm", "lower_sleeve", elbow, wrist, 0.024 * r, 0.017 * r)
-    assembly.cone(
-        f"{side}_hand", "skin", wrist + lower @ (0, 0.015, 0), wrist + lower @ (0, 0.06, 0), 0.016 * r, 0.02 * r
-    )
+    assembly.cone(f"{side}_hand", "skin", wrist + lower @ (0, 0.015, 0), wrist + lower @ (0, 0.06, 0), 0.016 * r, 0.02 * r)
     assembly.point(f"{side}_shoulder", shoulder, 0.05 * r)
     assembly.point(f"{side}_elbow", elbow, 0.038 * r)
     assembly.point(f"{side}_wrist", wrist, 0.030 * r)

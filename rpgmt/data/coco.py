@@ -218,13 +218,9 @@ def _people(document: dict[str, Any], name: str) -> list[Person]:
             )
         )
     if not people:
-        raise UserError(
-            f"{name}: nobody to train on or evaluate: no person has a labelled key point and a box in the image"
-        )
+        raise UserError(f"{name}: nobody to train on or evaluate: no person has a labelled key point and a box in the image")
     if outside:
-        warnings.warn(
-            f"{name}: {outside} people are left out: their boxes are empty or outside the image", stacklevel=3
-        )
+        warnings.warn(f"{name}: {outside} people are left out: their boxes are empty or outside the image", stacklevel=3)
     return people
 
 
@@ -305,9 +301,7 @@ def _read_image(folder: Path, image: dict[str, Any]) -> np.ndarray:
 
 def _numbers(values: Any) -> bool:
     # The range rejects NaN and infinities; one pass without NumPy, as there may be 262,000 annotations.
-    return isinstance(values, list | tuple) and all(
-        isinstance(value, int | float) and -1e9 < value < 1e9 for value in values
-    )
+    return isinstance(values, list | tuple) and all(isinstance(value, int | float) and -1e9 < value < 1e9 for value in values)
 
 
 def _kind(value: Any) -> str:

@@ -31,9 +31,7 @@ class KeypointSet:
         if not self.names:
             raise ValueError("`names` is empty: give the name of at least one key point")
         if len(self.sigmas) != len(self.names) or min(self.sigmas) <= 0:
-            raise ValueError(
-                f"`sigmas` is {self.sigmas}: give one positive number for each of {len(self.names)} points"
-            )
+            raise ValueError(f"`sigmas` is {self.sigmas}: give one positive number for each of {len(self.names)} points")
         for what, pairs in (("flip_pairs", self.flip_pairs), ("skeleton", self.skeleton)):
             if any(not 0 <= index < len(self.names) for pair in pairs for index in pair):
                 raise ValueError(f"`{what}` is {pairs}: indices are zero-based and below {len(self.names)}")

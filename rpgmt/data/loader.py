@@ -104,9 +104,7 @@ def validation_loader(
 ) -> DataLoader[Any]:
     """Return batches of samples rank, rank + world_size, … in order: nothing is padded, nothing left out."""
     samples = [(0, index) for index in range(rank, len(dataset), world_size)]
-    return _torch_loader(
-        dataset, workers, pin_memory, batch_size=batch_size, sampler=samples, persistent_workers=workers > 0
-    )
+    return _torch_loader(dataset, workers, pin_memory, batch_size=batch_size, sampler=samples, persistent_workers=workers > 0)
 
 
 class _Batches:

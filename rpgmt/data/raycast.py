@@ -199,9 +199,7 @@ def _pairs(rectangle: Array, camera: Camera, extra: Array) -> tuple[Index, Index
 def _quadric(matrix: Array, vector: Array, constant: Array) -> Array:
     """Coefficients (10, n) of ``t² dᵀMd + 2t dᵀb + c`` for rays ``d = (u, v, 1)``."""
     m = matrix
-    return np.stack(
-        (m[:, 0, 0], m[:, 1, 1], m[:, 2, 2], 2 * m[:, 0, 1], 2 * m[:, 0, 2], 2 * m[:, 1, 2], *vector.T, constant)
-    )
+    return np.stack((m[:, 0, 0], m[:, 1, 1], m[:, 2, 2], 2 * m[:, 0, 1], 2 * m[:, 0, 2], 2 * m[:, 1, 2], *vector.T, constant))
 
 
 def _terms(quadric: Array, counts: Index, u: Array, v: Array) -> tuple[Array, Array, Array, Array]:

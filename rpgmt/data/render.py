@@ -134,9 +134,7 @@ def _fill_planes(
                 brightness[index] *= 1 - 0.45 * np.exp((x * x + y * y + z * z) / np.float32(-0.12))
 
 
-def _label(
-    owner: Index, image_points: Array, visible: NDArray[np.bool_]
-) -> tuple[Array, Index, Index, NDArray[np.uint8]]:
+def _label(owner: Index, image_points: Array, visible: NDArray[np.bool_]) -> tuple[Array, Index, Index, NDArray[np.uint8]]:
     """Key points, boxes, areas and mask of the people of whom anything is visible, renumbered from 1."""
     size = len(owner)
     areas = np.bincount(owner.ravel(), minlength=len(visible) // 17 + 1)[1:]

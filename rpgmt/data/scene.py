@@ -93,9 +93,7 @@ def sample_world(rng: np.random.Generator) -> World:
         share, shift = share * rng.uniform(1.1, 1.6), 0.2
     distance = max(rng.uniform(1.0, 1.9) * tallest / share, 2.2)
     focal = distance * share / tallest
-    pitch = (
-        math.degrees(math.atan2(eye_height - tallest / 2, distance)) + math.degrees(rng.uniform(-shift, shift)) / focal
-    )
+    pitch = math.degrees(math.atan2(eye_height - tallest / 2, distance)) + math.degrees(rng.uniform(-shift, shift)) / focal
     camera = rotation(2, max(-8.0, min(8.0, rng.normal(0, 3)))) @ rotation(0, pitch)
     width = distance / focal  # metres in view
     places = _places(rng, count, width, distance)

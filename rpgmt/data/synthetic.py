@@ -268,9 +268,7 @@ class SyntheticScenes:
 
     def __init__(self, folder: Path, *, count: int, size: int, seed: int, split: Split, dense: bool) -> None:
         self.folder, self.count, self.size, self.seed, self.split, self.dense = folder, count, size, seed, split, dense
-        self._maps = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", *(_DENSE if dense else ()))
-        }
+        self._maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", *(_DENSE if dense else ()))}
         self._last: tuple[int, Scene] | None = None
 
     def __len__(self) -> int:

@@ -128,7 +128,7 @@ def model_path(path: Path | str) -> Path:
 
 def _read(file: Path) -> dict[str, Tensor]:
     with safe_open(file, "pt") as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
 
 def _once(model: nn.Module) -> dict[str, Tensor]:

@@ -61,9 +61,7 @@ def coco_keypoint_metrics(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {
-        name: None if value < 0 else float(value) for name, value in zip(COCO_METRICS, evaluation.stats, strict=True)
-    }
+    return {name: None if value < 0 else float(value) for name, value in zip(COCO_METRICS, evaluation.stats, strict=True)}
 
 
 def keypoint_results(

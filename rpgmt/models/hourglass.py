@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,12 +37,13 @@ class Hourglass(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W), shape kept."""
+        levels = [cast(Level, level) for level in self.levels]
         passed = []
-        for level in self.levels:
+        for level in levels:
             passed.append(level.by(x))
             x = level.down(F.max_pool2d(x, 2, ceil_mode=True))
         x = self.bottom(x)
-        for level, by in zip(reversed(self.levels), reversed(passed), strict=True):
+        for level, by in zip(reversed(levels), reversed(passed), strict=True):
             x = by + F.interpolate(level.up(x), size=by.shape[-2:], mode="nearest")
         return x
 

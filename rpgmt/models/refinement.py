@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -60,7 +61,8 @@ class Refinement(nn.Module):
         stages = self.stages[:stop_after]
         for i, stage in enumerate(stages):
             features = stage(x)
-            outputs.append({name: head(features) for name, head in self.heads[i].items()})
+            heads = cast(nn.ModuleDict, self.heads[i])
+            outputs.append({name: head(features) for name, head in heads.items()})
             if i + 1 < len(stages):
                 x = self.feedback[i](x, features, outputs[i])
         return outputs

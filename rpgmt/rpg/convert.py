@@ -81,7 +81,7 @@ def bake(model: nn.Module) -> nn.Module:
         for layer in layers:
             weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
             del layer.__dict__["bank"], layer.__dict__["segment"]
-            layer.__class__ = PLAIN[type(layer)]
+            layer.__class__ = PLAIN[type(layer)]  # type: ignore[assignment]
             layer._parameters = {"weight": weight, **layer._parameters}
     for bank in banks.values():
         bank.unregister()
@@ -107,9 +107,7 @@ def split(total: int, shares: Sequence[int]) -> list[int]:
     return parts
 
 
-def _choose(
-    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[dict[str, nn.Module], dict[str, str]]:
+def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """The layers to convert by name, and for the others why not."""
     chosen: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
@@ -172,9 +170,7 @@ def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: in
     dtype, device = kinds.pop()
     generated = sum(weight.numel() for weight in weights.values())
     std = math.sqrt(sum(weight.numel() * deviation(weight) ** 2 for weight in weights.values()) / generated)
-    bank = Bank(
-        size, std=std, seed=seed, number=number, block=block, gradient=gradient, device=device, dtype=dtype
-    )
+    bank = Bank(size, std=std, seed=seed, number=number, block=block, gradient=gradient, device=device, dtype=dtype)
     if size >= generated:
         bank.add_exactly(list(weights.values()))
     else:

@@ -70,7 +70,7 @@ def deviation(weight: Tensor) -> float:
     return float(weight.detach().double().square().mean().sqrt())
 
 
-class RPGConv2d(GeneratedLayer, nn.Conv2d):
+class RPGConv2d(GeneratedLayer, nn.Conv2d):  # type: ignore[override]
     """`nn.Conv2d` with a generated weight: its arguments, and `bank`."""
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
@@ -78,7 +78,7 @@ class RPGConv2d(GeneratedLayer, nn.Conv2d):
         self._draw_fresh(bank)
 
 
-class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):
+class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):  # type: ignore[override]
     """`nn.ConvTranspose2d` with a generated weight: its arguments, and `bank`."""
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
@@ -86,7 +86,7 @@ class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):
         self._draw_fresh(bank)
 
 
-class RPGLinear(GeneratedLayer, nn.Linear):
+class RPGLinear(GeneratedLayer, nn.Linear):  # type: ignore[override]
     """`nn.Linear` with a generated weight: its arguments, and `bank`."""
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:

@@ -81,9 +81,7 @@ def test_flags_agree_with_masks_and_depth(scenes: list[Scene]) -> None:
         if len(world.people) != len(scene.areas):
             continue  # somebody is hidden altogether
         for i, keypoints in enumerate(scene.keypoints):
-            for (x, y, v), point, reach in zip(
-                keypoints, world.people[i].keypoints, world.people[i].reach, strict=True
-            ):
+            for (x, y, v), point, reach in zip(keypoints, world.people[i].keypoints, world.people[i].reach, strict=True):
                 if v == 0:
                     continue
                 columns, rows = (slice(max(math.floor(p), 0), math.floor(p) + 2) for p in (x, y))
@@ -171,9 +169,7 @@ def test_left_is_left() -> None:
     seen = {True: 0, False: 0}
     for index in range(150):
         for body in sample_world(generator(2, index)).people:
-            toes = body.shapes.frame[
-                [PARTS.index("left_foot") == p or PARTS.index("right_foot") == p for p in body.part], 1
-            ]
+            toes = body.shapes.frame[[PARTS.index("left_foot") == p or PARTS.index("right_foot") == p for p in body.part], 1]
             facing = toes[:, 2].mean() + (body.keypoints[0] - body.keypoints[3:5].mean(axis=0))[2] * 5
             if abs(facing) < 1.0:
                 continue
@@ -203,9 +199,7 @@ def test_the_size_only_sets_the_resolution() -> None:
         if len(small.areas) != len(large.areas):
             continue
         both = (small.keypoints[..., 2] > 0) & (large.keypoints[..., 2] > 0)
-        np.testing.assert_allclose(
-            (small.keypoints[both][:, :2] + 0.5) * 2, large.keypoints[both][:, :2] + 0.5, atol=2e-3
-        )
+        np.testing.assert_allclose((small.keypoints[both][:, :2] + 0.5) * 2, large.keypoints[both][:, :2] + 0.5, atol=2e-3)
         np.testing.assert_array_equal(small.keypoints[both][:, 2], large.keypoints[both][:, 2])
         np.testing.assert_allclose(small.areas * 4, large.areas, rtol=0.2, atol=40)
 

@@ -62,9 +62,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics["bytes"] == {"model_file": (out / "model.safetensors").stat().st_size}
 
     table = rows(out)
-    assert [(row["epoch"], row["step"], row["val/never"]) for row in table] == [
-        (f"{e}.0", f"{5 * e}", "") for e in (1, 2, 3)
-    ]
+    assert [(row["epoch"], row["step"], row["val/never"]) for row in table] == [(f"{e}.0", f"{5 * e}", "") for e in (1, 2, 3)]
     assert float(table[-1]["val/score"]) == metrics["val"]["score"]
     row = {name: float(value) for name, value in table[0].items() if value}
     assert row["train/loss"] == pytest.approx(row["train/loss/stage_1/mean"] + row["train/loss/stage_1/half"])
@@ -118,9 +116,7 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
     for number, batch in enumerate(loader, start=1):
         step = (number - 1) // accumulate
         for group in stepper.param_groups:
-            group["lr"] = 1e-2 * (
-                (step + 1) / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / (total - 2))) / 2
-            )
+            group["lr"] = 1e-2 * ((step + 1) / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / (total - 2))) / 2)
         losses = twin.losses(twin.model(batch["image"]), batch)
         (sum(s / n for s, n in losses.values()) / accumulate).backward()
         if number % accumulate == 0 or number == loader.stop:

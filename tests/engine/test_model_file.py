@@ -107,7 +107,7 @@ def test_what_is_no_model_file_is_one_clear_line(tmp_path: Path, content: bytes)
 def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist: give a run folder"):
         load_model(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no model.safetensors"):
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
         load_model(tmp_path)
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="has format None"):

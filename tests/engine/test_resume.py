@@ -91,9 +91,7 @@ def at(batch: int, action: Callable[[], None]) -> Callable[[int, dict[str, Any]]
         ({"precision": "bf16", "schedule": "step", "ema": 0.5}, PER_EPOCH + 2, signal.SIGINT),
     ],
 )
-def test_signal(
-    tmp_path: Path, whole: Callable[..., Path], values: dict[str, Any], batch: int, sign: signal.Signals
-) -> None:
+def test_signal(tmp_path: Path, whole: Callable[..., Path], values: dict[str, Any], batch: int, sign: signal.Signals) -> None:
     out = tmp_path / "run"
     rest = BASE | values
     generated = rest.pop("generated", False)

@@ -119,9 +119,7 @@ def test_average_precision_of_a_slow_twin() -> None:
     rng = np.random.default_rng(0)
     document, keypoints = _toy(rng.uniform(2000, 9000, 12).tolist())
     results = _found(document, rng.uniform(0, 14, 12).tolist(), rng.random(12).tolist())
-    oks = [
-        _oks(person, result, keypoints.sigmas) for person, result in zip(document["annotations"], results, strict=True)
-    ]
+    oks = [_oks(person, result, keypoints.sigmas) for person, result in zip(document["annotations"], results, strict=True)]
     scores = [result["score"] for result in results]
     metrics = coco_keypoint_metrics(document, results, keypoints)
     expected = [_average_precision(oks, scores, 12, threshold) for threshold in np.linspace(0.5, 0.95, 10)]

@@ -91,9 +91,7 @@ CHANGES: dict[str, Callable[[Net], object]] = {
     "a change in place": lambda m: m.bank.values.detach().mul_(2),
     "a change past the version counter": lambda m: m.bank.values.data.mul_(2),
     "another storage": lambda m: setattr(m.bank.values, "data", m.bank.values.data * 2),
-    "load_state_dict": lambda m: m.load_state_dict(
-        {k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}
-    ),
+    "load_state_dict": lambda m: m.load_state_dict({k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}),
     "load_state_dict with assign": lambda m: m.load_state_dict(
         {k: v if "_extra" in k else v * 2 for k, v in m.state_dict().items()}, assign=True
     ),

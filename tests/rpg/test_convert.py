@@ -47,10 +47,7 @@ class Branched(nn.Module):
 
 
 M_BRANCHED = sum(
-    p.numel()
-    for m in Branched().modules()
-    if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-    for p in [m.weight]
+    p.numel() for m in Branched().modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) for p in [m.weight]
 )
 
 
@@ -114,13 +111,9 @@ def test_explicit_layers_compute_what_plain_layers_with_those_weights_do(
     model.bank = Bank(11, std=0.1, dtype=dtype)
     model.layer = generated(*arguments, bank=model.bank, **options)
     twin = plain(*arguments, **options)
-    assert [name for name, _ in model.layer.named_parameters()] == [
-        n for n, _ in twin.named_parameters() if n != "weight"
-    ]
+    assert [name for name, _ in model.layer.named_parameters()] == [n for n, _ in twin.named_parameters() if n != "weight"]
     matrix = matrix_of(model.bank).to(dtype)
-    twin.load_state_dict(
-        {**model.layer.state_dict(), "weight": (matrix @ model.bank.values.detach()).view(twin.weight.shape)}
-    )
+    twin.load_state_dict({**model.layer.state_dict(), "weight": (matrix @ model.bank.values.detach()).view(twin.weight.shape)})
     x = torch.randn(shape, dtype=dtype)
     ours, theirs = model.layer(x), twin(x)
     torch.testing.assert_close(ours, theirs)
@@ -245,9 +238,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(
-    ("size", "scope", "block"), [("100%", "global", 1), ("137%", "global", 16), ("100%", "stage", 1)]
-)
+@pytest.mark.parametrize(("size", "scope", "block"), [("100%", "global", 1), ("137%", "global", 16), ("100%", "stage", 1)])
 def test_a_bank_as_large_as_its_weights_trains_bit_for_bit_as_the_plain_network(
     size: str, scope: str, block: int, optimizer: str
 ) -> None:
@@ -355,9 +346,7 @@ def test_layers_that_cannot_be_generated_are_left_with_a_reason() -> None:
         pass
 
     torch.manual_seed(0)
-    model = nn.Sequential(
-        *(nn.Linear(4, 4) for _ in range(6)), Own(4, 4, 1), nn.Conv1d(4, 4, 1), nn.LayerNorm(4), nn.ReLU()
-    )
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)), Own(4, 4, 1), nn.Conv1d(4, 4, 1), nn.LayerNorm(4), nn.ReLU())
     nn.init.zeros_(model[0].weight)
     nn.init.constant_(model[1].weight, 0.5)
     model[2].weight.requires_grad_(False)
@@ -463,9 +452,7 @@ def test_bake_gives_the_plain_network_bit_for_bit_and_twice_the_same(size: int |
     for _ in range(2):
         assert {type(m) for m in model.modules()} == {type(m) for m in plain.modules()}
         assert [n for n, _ in model.named_modules()] == [n for n, _ in plain.named_modules()]
-        assert [(n, p.shape) for n, p in model.named_parameters()] == [
-            (n, p.shape) for n, p in plain.named_parameters()
-        ]
+        assert [(n, p.shape) for n, p in model.named_parameters()] == [(n, p.shape) for n, p in plain.named_parameters()]
         assert list(model.state_dict()) == list(plain.state_dict())
         if not training:
             assert torch.equal(model(images()), expected)

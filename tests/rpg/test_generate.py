@@ -135,15 +135,11 @@ def test_bits_repeat_over_runs_and_threads(size: int) -> None:
         assert torch.equal(sums, results[0][1])
 
 
-@pytest.mark.parametrize(
-    ("size", "block"), [(1, 1), (7, 1), (30, 1), (30, 4), (100, 1), (100, 64), (101, 1), (300, 16)]
-)
+@pytest.mark.parametrize(("size", "block"), [(1, 1), (7, 1), (30, 1), (30, 4), (100, 1), (100, 64), (101, 1), (300, 16)])
 def test_entries_are_used_evenly_and_no_layer_meets_one_twice_within_a_lap(size: int, block: int) -> None:
     uses = (reference.generating_matrix(size, SEGMENTS, block=block) != 0).sum(0)
     bank = torch.arange(1.0, size + 1, dtype=torch.float64)
-    weights = weights_of(
-        generate(bank, layout_of(size, tuple((n, 1.0) for n, _ in SEGMENTS), block=block)), layout_of(size)
-    )
+    weights = weights_of(generate(bank, layout_of(size, tuple((n, 1.0) for n, _ in SEGMENTS), block=block)), layout_of(size))
     entries = weights.abs().to(torch.int64).numpy() - 1
     counts = np.bincount(entries, minlength=size)
     assert (counts == uses).all()

@@ -35,9 +35,7 @@ class Net(nn.Module):
         return name
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "power", "decayed"), [("adam", 0.5, False), ("adamw", 0.5, True), ("sgd", 0.0, False)]
-)
+@pytest.mark.parametrize(("optimizer", "power", "decayed"), [("adam", 0.5, False), ("adamw", 0.5, True), ("sgd", 0.0, False)])
 @pytest.mark.parametrize("size", [100, "25%", "100%", "400%"])
 def test_groups(size: int | str, optimizer: str, power: float, decayed: bool) -> None:
     model = Net()

@@ -199,9 +199,7 @@ def test_pickled_modules(way: str) -> None:
 @pytest.mark.parametrize("average", ["mean", "ema"])
 def test_averaged_model(average: str) -> None:
     model = network()
-    averaged = AveragedModel(
-        model, multi_avg_fn=get_ema_multi_avg_fn(0.7) if average == "ema" else None, use_buffers=True
-    )
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7) if average == "ema" else None, use_buffers=True)
     expected: Tensor | None = None
     for step in range(5):
         train_step(model)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tasks.pose import HEAD, Config, DataConfig, PoseTask, build
 
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.errors import UserError
+from tasks.pose import HEAD, Config, DataConfig, PoseTask, build
 
 MODEL = ModelConfig(stages=2, channels=16, depth=2, rpg_size="50%", input_size=(64, 64))
 
