@@ -134,14 +134,20 @@ def parse_config(
 ) -> tuple[argparse.Namespace, C]:
     """Add ``--config`` and a flag for each field of ``cls`` to ``parser``, and read ``argv`` with it.
 
-    The preset holds where no flag is given, the defaults of ``cls`` where the preset says nothing.
+    The preset holds where no flag is given, the defaults of ``cls`` where the preset says nothing. With ``--resume`` and
+    ``--out DIR`` the run's own config is the preset.
 
     Returns:
         the parser's other arguments, and the config.
     """
     first = Parser(add_help=False)
-    first.add_argument("--config", default=DEFAULT_PRESET)
-    preset = first.parse_known_args(argv)[0].config
+    first.add_argument("--config")
+    first.add_argument("--resume", action="store_true")
+    first.add_argument("--out", type=Path)
+    early = first.parse_known_args(argv)[0]
+    preset = early.config or DEFAULT_PRESET
+    if early.resume and early.config is None and early.out is not None and (early.out / "config.yaml").is_file():
+        preset = str(early.out / "config.yaml")  # a resumed run goes on as it was started
     base = load_preset(preset, task, cls, configs)
 
     help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {DEFAULT_PRESET})"

@@ -25,6 +25,7 @@ from rpgmt.engine.model_file import save_model
 from rpgmt.engine.module import TrainingModule
 from rpgmt.engine.progress import ProgressDisplay
 from rpgmt.engine.run_folder import RunFolder, Table, save_checkpoint, write_metrics
+from rpgmt.visualize import plot_curves
 
 STEPS_BETWEEN_ROWS = 50
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
@@ -110,6 +111,7 @@ class Recorder(pl.Callback):
         self._close()
         if self._validation is not None and not self.interrupted:
             module.task.draw(self._validation.predictions, self.folder.path)
+            plot_curves(self.folder.table, self.folder.path / "curves.png")
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         assert isinstance(module, TrainingModule)

@@ -7,6 +7,7 @@ OUT/events…                the same for TensorBoard
 OUT/checkpoints/last.ckpt  all that training needs to go on
 OUT/checkpoints/best.ckpt  the same, at the best validation
 OUT/model.safetensors      the whole model
+OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.png) lies beside it
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def test_depth_is_finite_and_in_front_of_the_camera(scenes: list[Scene]) -> None
 
 def test_left_is_left() -> None:
     seen = {True: 0, False: 0}
-    for index in range(150):
+    for index in range(400):
         for body in sample_world(generator(2, index)).people:
             toes = body.shapes.frame[[PARTS.index("left_foot") == p or PARTS.index("right_foot") == p for p in body.part], 1]
             facing = toes[:, 2].mean() + (body.keypoints[0] - body.keypoints[3:5].mean(axis=0))[2] * 5
