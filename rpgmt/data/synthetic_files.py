@@ -87,4 +87,4 @@ def write_sheet(path: Path, scenes: list[Scene]) -> None:
                 colorize(scene.normals, "normals"),
             ]
         )
-    save_png(path, contact_sheet(rows, ["image", "key points", "people", "parts", "depth", "normals"]))
+    save_png(path, contact_sheet(rows, ["image", "key points", "people", "parts", "depth", "normals"]), max_bytes=300_000)

@@ -17,7 +17,7 @@ import rpgmt
 from rpgmt import cli
 from rpgmt.cli import CONFIGS
 from rpgmt.data.synthetic import load
-from tools import benchmark, evaluate, summary, train
+from tools import benchmark, data, evaluate, summary, train
 
 REPOSITORY = CONFIGS.parent
 TINY = ["--channels", "16", "--depth", "2", "--stages", "2", "--rpg-size", "20%", "--batch-size", "4", "--workers", "0"]
@@ -167,8 +167,6 @@ def test_real_coco_files_train_and_evaluate(shared_data: Path, tmp_path: Path) -
 
 
 def test_training_from_written_files_equals_training_from_memory(root: Path, tmp_path: Path) -> None:
-    from tools import data
-
     assert data.main(["synthetic", "--out", str(tmp_path / "files"), "--train", "8", "--val", "6"]) == 0
     arguments = ["pose", *TINY, "--max-steps", "3"]
     assert train.main([*arguments, "--data-root", str(root), "--out", str(tmp_path / "a")]) == 0
@@ -205,7 +203,7 @@ def test_what_the_user_can_mend_is_one_line(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "is empty"), ("{", "not JSON"), ("[]", "not a COCO document"), ('{"images": []}', "it needs a list")],
+    [("", "is empty"), ("{", "not JSON"), ("[]", "not a COCO document"), ('{"images": [{"id": 1}]}', "it needs a list")],
 )
 def test_a_broken_annotation_file_is_one_line(
     content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
