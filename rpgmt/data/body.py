@@ -127,9 +127,9 @@ def sample_build(rng: np.random.Generator) -> Build:
     girth, limbs, head, legs, arms, shoulders, hips = np.clip(rng.standard_normal(7), -2, 2)
     return Build(
         height=height,
-        girth=1.05 + 0.12 * girth,
-        limbs=(1.08 + 0.1 * limbs) * (1 + 0.05 * girth),
-        head=(1.06 + 0.03 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
+        girth=1.16 + 0.12 * girth,
+        limbs=(1.32 + 0.12 * limbs) * (1 + 0.05 * girth),
+        head=(1.14 + 0.03 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
         legs=1 + 0.03 * legs,
         arms=1 + 0.03 * arms,
         shoulders=1 + 0.06 * shoulders,

@@ -101,7 +101,7 @@ def sample_world(rng: np.random.Generator) -> World:
 
     back = max(float(f.high[2] + place[2]) for f, place in zip(figures, places, strict=True))
     objects = [seat.moved(np.eye(3), place) for f, place in zip(figures, places, strict=True) for seat in f.seat]
-    for _ in range(pick(rng, (0.45, 0.38, 0.17))):
+    for _ in range(pick(rng, (0.6, 0.3, 0.1))):
         hidden = rng.integers(count)
         objects.append(_occluder(rng, figures[hidden].body.keypoints + places[hidden]))
     objects += [_clutter(rng, eye_height, back, width) for _ in range(pick(rng, (0.3, 0.3, 0.2, 0.2)))]

@@ -63,12 +63,13 @@ class TrainingModule(pl.LightningModule):
         train = self.train_config
         groups = parameter_groups(self.model, train.optimizer, train.lr, train.weight_decay)
         optimizer: torch.optim.Optimizer
+        # Fused: the hundreds of small tensors of norms and biases would otherwise take a tenth of a step on a CPU.
         if train.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, train.lr, momentum=0.9)
+            optimizer = torch.optim.SGD(groups, train.lr, momentum=0.9, fused=True)
         elif train.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, train.lr)
+            optimizer = torch.optim.AdamW(groups, train.lr, fused=True)
         else:
-            optimizer = torch.optim.Adam(groups, train.lr)
+            optimizer = torch.optim.Adam(groups, train.lr, fused=True)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)
