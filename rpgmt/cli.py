@@ -142,11 +142,10 @@ def parse_config(
     """
     first = Parser(add_help=False)
     first.add_argument("--config")
-    first.add_argument("--resume", action="store_true")
     first.add_argument("--out", type=Path)
     early = first.parse_known_args(argv)[0]
     preset = early.config or DEFAULT_PRESET
-    if early.resume and early.config is None and early.out is not None and (early.out / "config.yaml").is_file():
+    if "--resume" in argv and early.config is None and early.out is not None and (early.out / "config.yaml").is_file():
         preset = str(early.out / "config.yaml")  # a resumed run goes on as it was started
     base = load_preset(preset, task, cls, configs)
 

@@ -81,6 +81,10 @@ class ModelConfig:
     ] = "stage"
     rpg_block: Annotated[int, Field(ge=1, description="neighbouring bank entries that are placed together")] = 1
     rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
+    rpg_gradient: Annotated[
+        Literal["exact", "balanced"],
+        Field(description="the bank's gradient: the loss's, or divided by the mean of scale² over an entry's uses"),
+    ] = "exact"
     heads: Annotated[Heads, Field(description="name and channels of each prediction")] = field(
         default_factory=lambda: {"keypoints": 17}
     )

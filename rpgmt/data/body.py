@@ -129,7 +129,7 @@ def sample_build(rng: np.random.Generator) -> Build:
         height=height,
         girth=1.16 + 0.12 * girth,
         limbs=(1.32 + 0.12 * limbs) * (1 + 0.05 * girth),
-        head=(1.14 + 0.03 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
+        head=(1.32 + 0.04 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
         legs=1 + 0.03 * legs,
         arms=1 + 0.03 * arms,
         shoulders=1 + 0.06 * shoulders,

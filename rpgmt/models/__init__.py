@@ -35,6 +35,7 @@ def build(config: ModelConfig) -> Refinement:
                 include=["stages.*"],
                 seed=config.rpg_seed,
                 block=config.rpg_block,
+                gradient=config.rpg_gradient,
             )
         except ValueError as error:
             raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error
