@@ -161,7 +161,7 @@ def sample_texture(rng: np.random.Generator, patches: int) -> Texture:
         noise=rng.random((32, 32), dtype=np.float32),
         pattern=int(rng.integers(0, 5)),
         period=float(np.exp(rng.uniform(np.log(0.15), np.log(2.0)))),
-        contrast=(float(rng.uniform(0, 0.7)), float(rng.uniform(0.1, 0.9))),
+        contrast=(float(rng.uniform(0, 0.35)), float(rng.uniform(0.05, 0.45))),
         patches=places,
         patch_colours=colours,
     )
@@ -232,7 +232,7 @@ def sample_light(rng: np.random.Generator, camera_rotation: Array) -> Light:
         direct=tint[0] * rng.uniform(0.35, 0.9),
         ambient=tint[1] * rng.uniform(0.45, 0.9),
         blur=float(rng.uniform(0, 0.25)),
-        noise=float(rng.uniform(0, 0.035)),
+        noise=float(rng.uniform(0, 0.02)),
     )
 
 

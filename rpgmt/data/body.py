@@ -127,9 +127,9 @@ def sample_build(rng: np.random.Generator) -> Build:
     girth, limbs, head, legs, arms, shoulders, hips = np.clip(rng.standard_normal(7), -2, 2)
     return Build(
         height=height,
-        girth=1.16 + 0.12 * girth,
-        limbs=(1.32 + 0.12 * limbs) * (1 + 0.05 * girth),
-        head=(1.32 + 0.04 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
+        girth=1.25 + 0.12 * girth,
+        limbs=(1.42 + 0.12 * limbs) * (1 + 0.05 * girth),
+        head=(1.05 + 0.03 * head) * (1 + 0.35 * max(0.0, 1.65 - height)),
         legs=1 + 0.03 * legs,
         arms=1 + 0.03 * arms,
         shoulders=1 + 0.06 * shoulders,
@@ -171,7 +171,7 @@ _ARMS: dict[str, Style] = {
     "wave": (0.07, {"shoulder_abduction": (80, 14), "elbow_flexion": (80, 25), "shoulder_twist": (-75, 10)}),
     "raised": (0.09, {"shoulder_flexion": (155, 14), "shoulder_abduction": (14, 12), "elbow_flexion": (22, 20)}),
 }
-_SPREADS = {"neck_twist": 22.0, "neck_flexion": 10.0, "hip_twist": 10.0, "elbow_flexion": 12.0, "pelvis_bend": 2.5}
+_SPREADS = {"neck_twist": 12.0, "neck_flexion": 7.0, "hip_twist": 10.0, "elbow_flexion": 12.0, "pelvis_bend": 2.5}
 
 
 def sample_pose(rng: np.random.Generator) -> Pose:

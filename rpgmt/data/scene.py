@@ -83,7 +83,7 @@ class _Figure(NamedTuple):
 
 def sample_world(rng: np.random.Generator) -> World:
     """A random scene: one to three people, zero to three objects before and behind them, ground and wall."""
-    count = 1 + pick(rng, (0.65, 0.25, 0.10))
+    count = 1 + pick(rng, (0.72, 0.20, 0.08))
     eye_height = rng.uniform(0.4, 2.1)
     figures = [_sample_figure(rng, eye_height) for _ in range(count)]
     tallest = float(max(np.max((f.high - f.low) * (0.85, 1, 0)) for f in figures))
@@ -125,7 +125,7 @@ def sample_world(rng: np.random.Generator) -> World:
 def _sample_figure(rng: np.random.Generator, ground: float) -> _Figure:
     """Somebody whose lowest point is on the ground (or, jumping, a little above), with a seat if one is needed."""
     pose = sample_pose(rng)
-    turn = rotation(1, rng.normal(0, 45) if rng.random() < 0.8 else rng.uniform(-180, 180))
+    turn = rotation(1, rng.normal(0, 35) if rng.random() < 0.88 else rng.uniform(-180, 180))
     body = pose_body(sample_build(rng), pose).moved(turn, np.zeros(3))
     low, high = body.shapes.extent()
     lift = rng.uniform(0, 0.3) if rng.random() < 0.06 else 0.0

@@ -91,7 +91,8 @@ def test_flags_agree_with_masks_and_depth(scenes: list[Scene]) -> None:
                     own = scene.depth[window][scene.people[window] == i + 1]
                     assert (np.abs(own - point[2]) < reach + 0.1).any()
                 elif depth.size == 4:
-                    assert depth.min() < point[2] - reach + 0.05
+                    of_others = (scene.people[rows, columns] != i + 1).any()  # who may be nearer by less than the reach
+                    assert depth.min() < point[2] - reach + 0.05 or of_others
 
 
 def test_flags_equal_a_walk_along_the_rays() -> None:
