@@ -54,7 +54,9 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     except KeyboardInterrupt:
         line, status = "interrupted", 130
     except UserError as error:
-        line, status = " ".join(str(error).split()), 2
+        # Out of a worker process it comes with that process's traceback, of which its own message is the end.
+        text = str(error).rpartition("UserError: ")[2] if "Original Traceback" in str(error) else str(error)
+        line, status = " ".join(text.split()), 2
     except OSError as error:
         if error.filename is None:
             raise

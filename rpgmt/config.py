@@ -89,7 +89,7 @@ class ModelConfig:
         default_factory=lambda: {"keypoints": 17}
     )
     input_size: Annotated[
-        tuple[Annotated[int, Field(ge=4, multiple_of=4)], Annotated[int, Field(ge=4, multiple_of=4)]],
+        tuple[Annotated[int, Field(ge=12, multiple_of=4)], Annotated[int, Field(ge=12, multiple_of=4)]],
         Field(description="width, height of the input in pixels"),
     ] = (96, 96)
 

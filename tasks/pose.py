@@ -83,8 +83,8 @@ class PoseTask(Task):
         from rpgmt.codecs.heatmap import Heatmap
         from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse
 
-        if HEAD not in config.model.heads:
-            raise UserError(f"`heads` is {config.model.heads}: the pose task needs a head `{HEAD}`, e.g. {HEAD}: 17")
+        if set(config.model.heads) != {HEAD}:
+            raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
         self.config = config
         self.model = models.build(config.model)
         width, height = config.model.input_size

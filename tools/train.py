@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 
@@ -16,7 +17,19 @@ def main(argv: list[str]) -> int:
     started = time.perf_counter()
     tasks = cli.find_tasks(task_package)
     name, config = cli.parse_train(argv, tasks)
-    print(f"{name}: loading torch …", flush=True)  # some seconds on a slow disk
+    # Lightning starts this program once more for each further process; the first one speaks.
+    first = all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK"))
+    if first:
+        print(f"{name}: loading torch …", flush=True)  # some seconds on a slow disk
+
+    from rpgmt.engine import run_folder
+    from rpgmt.engine.evaluate import pick_device
+
+    if first:  # what is cheap to find wrong, before what takes long
+        pick_device(config.train.device)
+        folder = run_folder.choose(config.train, name)
+        if config.train.resume:
+            run_folder.check_same_run(folder, config)
 
     from rpgmt.engine.fit import fit
     from rpgmt.engine.model_file import load_weights
@@ -26,17 +39,19 @@ def main(argv: list[str]) -> int:
     task = tasks[name].build(config)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
-        print(f"weights from {config.train.init_from}" + (f", fresh: {', '.join(fresh)}" if fresh else ""))
+        if first:
+            print(f"weights from {config.train.init_from}" + (f", fresh: {', '.join(fresh)}" if fresh else ""))
     counts = count(task.model, config.model.input_size)
-    print_table(counts_table(counts, f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"))
-    folder = fit(
+    if first:
+        print_table(counts_table(counts, f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"))
+    out = fit(
         task,
         config,
         summary={"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary},
     )
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print_table(metrics_table(metrics["val"], task.metric_label))
-    print(f"{metrics['steps']} steps, {time.perf_counter() - started:.0f} s in all; results: {folder}")
+    print(f"{metrics['steps']} steps, {time.perf_counter() - started:.0f} s in all; results: {out}")
     return 0
 
 

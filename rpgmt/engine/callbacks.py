@@ -93,6 +93,8 @@ class Recorder(pl.Callback):
             pin_memory=module.device.type == "cuda",
         )
         self._catch_signals(module)
+        if first and not self.folder.last.exists():
+            self._save(trainer, module, self.folder.last)  # a run that is killed early goes on from these first weights
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
@@ -241,7 +243,7 @@ class Recorder(pl.Callback):
         self._release_signals()
         if hasattr(self, "_display"):
             self._display.close()
-            del self._val_loader  # and so its worker processes
+            vars(self).pop("_val_loader", None)  # and so its worker processes
             if self._writer is not None:
                 self._writer.close()
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rpgmt.data.loader import validation_loader
 from rpgmt.engine.task import Batch, Task
+from rpgmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,12 @@ def pick_device(name: str) -> str:
     """Return ``cuda`` or ``cpu`` for ``auto``, another name as it is.
 
     Raises:
-        ValueError: the device is not there.
+        UserError: the device is not there.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`device` is cuda: this machine has no CUDA device; give cpu, or auto")
+        raise UserError("`device` is cuda: this machine has no CUDA device; give cpu, or auto")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("`device` is mps: this machine has none; give cpu, or auto")
+        raise UserError("`device` is mps: this machine has none; give cpu, or auto")
     return name

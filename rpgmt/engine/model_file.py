@@ -7,6 +7,7 @@ each bank's placement version and checksum.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,9 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     }
     part = path.with_name(path.name + ".part")
     save_file({name: tensor.contiguous() for name, tensor in _once(model).items()}, part, metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    part.chmod(0o666 & ~mask)  # safetensors writes files that nobody else may read
     part.replace(path)
 
 
@@ -74,6 +78,7 @@ def load_weights(model: nn.Module, path: Path | str, *, heads_may_differ: bool =
     Raises:
         UserError: Any other tensor is missing, left over, or of another shape.
     """
+    read_config(path)  # says so where this is no model file
     own, saved, kept = _once(model), _read(model_path(path)), []
     for name in sorted(own.keys() | saved.keys()):
         if name in own and name in saved and own[name].shape == saved[name].shape:
@@ -108,7 +113,11 @@ def read_config(path: Path | str) -> dict[str, Any]:
         raise UserError(f"{file} is not a model file ({error}): give a run folder or its {NAME}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{file} has format {metadata.get('format')!r}, not {FORMAT!r}: give the {NAME} of a run of rpgmt")
-    config: dict[str, Any] = json.loads(metadata["config"])
+    try:
+        config: dict[str, Any] = json.loads(metadata["config"])
+        config["model"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise UserError(f"{file} has no config of a model in its header: train the model again") from error
     return config
 
 

@@ -16,6 +16,7 @@ import csv
 import importlib.metadata
 import json
 import os
+import pickle
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,8 +133,16 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing of it is executed."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read a checkpoint; nothing of it is executed.
+
+    Raises:
+        UserError: it is not whole.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        advice = "put best.ckpt in its place, or start again with another --out"
+        raise UserError(f"{path} is not a whole checkpoint: {advice}") from error
 
 
 def _replace(path: Path, write: Any) -> None:
@@ -156,7 +165,9 @@ class Table:
         rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+                # A row that a kill cut off has no step, or not all columns.
+                whole = [row for row in csv.DictReader(file) if None not in row.values() and (row["step"] or "").isdigit()]
+                rows = [row for row in whole if int(row["step"]) <= step]
             self.columns = list(rows[0]) if rows else []
         self._write(rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from rpgmt.config import ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
@@ -16,8 +18,11 @@ def build(config: ModelConfig) -> Refinement:
     """A stacked hourglass with the sharing that the config asks for, its weights fresh from torch's global generator.
 
     Raises:
-        UserError: `rpg_size` is smaller than the number of banks.
+        UserError: `rpg_size` is smaller than the number of banks, or a head's name cannot be one.
     """
+    for name in config.heads:
+        if hasattr(nn.ModuleDict, name):
+            raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")
     model = Refinement(
         HourglassTrunk(config.channels),
         [HourglassStage(config.depth, config.channels) for _ in range(config.stages)],

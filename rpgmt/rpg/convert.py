@@ -57,9 +57,12 @@ def convert(
     bank_of = _bank_names(model, scope)
     for name in chosen:
         groups.setdefault(bank_of(name), []).append(name)
+    for names in groups.values():
+        _one_kind({name: chosen[name] for name in names})  # before anything is changed
     generated = [sum(_weight(chosen[name]).numel() for name in names) for names in groups.values()]
-    total = parse_size(size, sum(generated))
-    for number, (group, names, share) in enumerate(zip(groups, groups.values(), split(total, generated), strict=True)):
+    shares = split(parse_size(size, sum(generated)), generated)
+    first = sum(isinstance(module, Bank) for module in model.modules())  # converted before: other placements
+    for number, (group, names, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
         layers = {name: chosen[name] for name in names}
         bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient)
         bank.left = left
@@ -74,9 +77,16 @@ def bake(model: nn.Module) -> nn.Module:
 
     Returns:
         The same model.
+
+    Raises:
+        RuntimeError: The model is a part of one whose bank it draws on.
     """
     layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
     banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
+    inside = set(model.modules())
+    for bank in banks.values():
+        if bank.root is not None and bank.root not in inside:
+            raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
     with torch.no_grad():
         for layer in layers:
             weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
@@ -164,10 +174,7 @@ def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:
 def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str) -> Bank:
     """A bank for the layers, and the layers drawing on it."""
     weights = {name: _weight(layer) for name, layer in layers.items()}
-    kinds = {(weight.dtype, weight.device) for weight in weights.values()}
-    if len(kinds) > 1:
-        raise ValueError(f"layers of one bank differ in type or device ({kinds}): convert before you move parts of a model")
-    dtype, device = kinds.pop()
+    dtype, device = _one_kind(layers)
     generated = sum(weight.numel() for weight in weights.values())
     std = math.sqrt(sum(weight.numel() * deviation(weight) ** 2 for weight in weights.values()) / generated)
     bank = Bank(size, std=std, seed=seed, number=number, block=block, gradient=gradient, device=device, dtype=dtype)
@@ -182,6 +189,14 @@ def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: in
         layer.draw_from(bank, segment)
     bank.prepare()
     return bank
+
+
+def _one_kind(layers: dict[str, nn.Module]) -> tuple[torch.dtype, torch.device]:
+    """The type and device of all the layers' weights."""
+    kinds = {(_weight(layer).dtype, _weight(layer).device) for layer in layers.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"layers of one bank differ in type or device ({kinds}): convert before you move parts of a model")
+    return kinds.pop()
 
 
 def _weight(layer: nn.Module) -> nn.Parameter:

@@ -128,3 +128,17 @@ def test_loading_needs_no_lightning(tmp_path: Path) -> None:
     saved(path, MODEL)
     code = f"import sys, rpgmt; rpgmt.load({str(path)!r}); sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+@pytest.mark.parametrize("config", [None, "{", "[]", "{}"])
+def test_a_header_without_a_model_config_is_one_clear_line(tmp_path: Path, config: str | None) -> None:
+    metadata = {"format": "rpgmt-1"} | ({} if config is None else {"config": config})
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(UserError, match="has no config of a model"):
+        load_model(tmp_path)
+
+
+def test_others_may_read_the_file(tmp_path: Path) -> None:
+    saved(tmp_path / "model.safetensors", MODEL)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode

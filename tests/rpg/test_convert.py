@@ -488,3 +488,27 @@ def test_bake_sees_the_banks_values_of_now() -> None:
         before = model.stem.weight.clone()
     model.bank.values.data.mul_(2)  # past the version counter
     assert torch.equal(bake(model).stem.weight, 2 * before)
+
+
+def test_a_part_of_a_model_cannot_be_baked_from_under_the_rest() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    convert(model, "50%")
+    with pytest.raises(RuntimeError, match="bake the root"):
+        bake(model[0])
+    assert "bank.values" in model.state_dict()
+    bake(model)
+    assert type(model[0]) is nn.Linear
+
+
+def test_a_conversion_that_fails_changes_nothing() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4).double())
+    with pytest.raises(ValueError, match="differ in type or device"):
+        convert(model, "50%", scope=lambda name: "a" if name == "0" else "b")
+    assert [type(module) for module in model] == [nn.Linear] * 3
+
+
+def test_a_second_conversion_is_placed_independently() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    convert(model, "50%", include=["0"])
+    convert(model, "50%", include=["1"])
+    assert [module.placement.bank for module in model.modules() if isinstance(module, Bank)] == [0, 1]

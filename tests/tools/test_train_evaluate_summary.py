@@ -191,6 +191,10 @@ def test_training_from_written_files_equals_training_from_memory(root: Path, tmp
         (["--data", "coco", "--data-root", "/nowhere"], "no such data root"),
         (["--init-from", "/nowhere"], "does not exist"),
         (["--precision", "16"], "a CPU has no mixed precision with float16"),
+        (["--init-from", "README.md"], "is not a model file"),
+        (["--input-size", "8,8"], "`--input-size` is [8, 8]"),
+        (["--heads", "keypoints=17,depth=1"], "the pose task trains one head"),
+        (["--accumulate", "100"], "the run has fewer batches"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(
@@ -212,6 +216,46 @@ def test_a_broken_annotation_file_is_one_line(
         (tmp_path / f"person_keypoints_{split}.json").write_text(content)
     arguments = ["pose", *TINY, "--data", "coco", "--data-root", str(tmp_path), "--out", str(tmp_path / "out")]
     assert message in error_line(train.main, arguments, capsys)
+
+
+def test_fine_tuning_that_is_killed_at_once_goes_on_from_the_models_weights(run: Path, root: Path, tmp_path: Path) -> None:
+    """The first weights are in a checkpoint before the first step."""
+    out = tmp_path / "tuned"
+    code = (
+        "import os, sys\nfrom tools import train\nfrom rpgmt.engine.module import TrainingModule\n"
+        "TrainingModule.training_step = lambda *_: os._exit(9)\ntrain.main(sys.argv[1:])"
+    )
+    arguments = ["pose", *TINY, "--data-root", str(root), "--max-steps", "1", "--lr", "1e-12", "--seed", "9"]
+    command = [sys.executable, "-c", code, *arguments, "--init-from", str(run), "--out", str(out)]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120).returncode == 9
+    assert train.main(["pose", "--resume", "--out", str(out)]) == 0
+    assert torch.allclose(weights(run)["bank_stage_2.values"], weights(out)["bank_stage_2.values"], atol=1e-9)
+
+
+def test_two_processes_leave_one_run_and_no_error(root: Path, tmp_path: Path) -> None:
+    arguments = ["pose", *TINY, "--data-root", str(root), "--max-steps", "2", "--devices", "2", "--out", str(tmp_path / "two")]
+    command = [sys.executable, "-W", "ignore", "tools/train.py", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "train.py:" not in done.stderr
+    assert done.stdout.count("bank N") == 1
+    assert (tmp_path / "two" / "metrics.json").is_file()
+
+
+def test_a_run_goes_on_from_a_table_that_was_cut_off_and_not_from_half_a_checkpoint(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "cut"
+    arguments = ["pose", *TINY, "--data-root", str(root), "--schedule", "constant", "--max-steps", "1", "--out", str(out)]
+    assert train.main(arguments) == 0
+    with (out / "metrics.csv").open("a") as file:
+        file.write("2.5")
+    assert train.main(["pose", "--resume", "--max-steps", "2", "--out", str(out)]) == 0
+    last = out / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    capsys.readouterr()
+    line = error_line(train.main, ["pose", "--resume", "--max-steps", "3", "--out", str(out)], capsys)
+    assert "is not a whole checkpoint" in line
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(run: Path, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
