@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
         config,
         summary={"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary},
     )
+    if not first:
+        return 0  # the results are the first process's
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print_table(metrics_table(metrics["val"], task.metric_label))
     print(f"{metrics['steps']} steps, {time.perf_counter() - started:.0f} s in all; results: {out}")

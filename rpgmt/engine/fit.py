@@ -61,8 +61,7 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     Raises:
         UserError: `out` is in use, or the config does not fit the machine or the run to resume.
         NonFiniteLossError: before the optimizer step; the last checkpoint stays.
-        Interrupted: a `KeyboardInterrupt`, after SIGINT or SIGTERM.
-        SystemExit: in processes other than the first, when training has ended.
+        Interrupted: a `KeyboardInterrupt`, after SIGINT or SIGTERM. (With several processes the others exit.)
     """
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     trainer, rank = _trainer(train, task.model)
@@ -80,9 +79,6 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     loader.stop = train.epochs * loader.batches_per_epoch
     if train.max_steps is not None:
         loader.stop = min(loader.stop, train.max_steps * train.accumulate)
-    loader.stop -= loader.stop % train.accumulate  # a step that lacks batches at the end is left out
-    if loader.stop == 0:
-        raise UserError(f"`accumulate` is {train.accumulate}: the run has fewer batches; give less, or more --epochs")
 
     checkpoint = None
     if train.resume:
@@ -95,6 +91,11 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
             if len(loader) == 0:
                 _say(rank, f"{folder.path}: this run is finished; more --epochs would go on with it")
                 return folder.path
+            if loader.batch % train.accumulate:
+                raise UserError(
+                    f"{folder.path}: the run ended within a step of {train.accumulate} batches (`accumulate`), so more "
+                    "--epochs would not be the longer run: start it again with another --out"
+                )
         _say(rank, f"resuming {folder.path} at batch {loader.batch} of {loader.stop}")
     # What is saved is a `--config` for a new run.
     clean = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))
@@ -121,8 +122,6 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
             raise SystemExit(0)  # another status would make Lightning kill the first process
         _say(rank, _advice(folder))
         raise Interrupted(str(folder.path))
-    if rank > 0:
-        raise SystemExit(0)  # the results are the first process's
     return folder.path
 
 

@@ -241,9 +241,10 @@ def _generate_eagerly(
     parts: list[int],
 ) -> Tensor:
     signed = torch.cat([bank, -bank])
-    flat = bank.new_zeros(starts[-1])
+    flat = bank.new_empty(starts[-1])
     # Layer by layer: the scale is applied while the weight is still in the cache.
-    for start, length, scale in zip(starts, lengths, scales, strict=False):
+    for start, stop, length, scale in zip(starts, starts[1:], lengths, scales, strict=False):
+        flat[start + length : stop].zero_()
         weight = flat[start : start + length]
         torch.index_select(signed, 0, forward[start : start + length], out=weight)
         if scale != 1.0:
@@ -263,9 +264,9 @@ def _fold_eagerly(
 ) -> Tensor:
     scaled = flat
     if any(scale != 1.0 for scale in scales):
-        scaled = flat.clone()
+        scaled = torch.empty_like(flat)  # the padding is read by no table
         for start, length, scale in zip(starts, lengths, scales, strict=False):
-            scaled[start : start + length].mul_(scale)
+            torch.mul(flat[start : start + length], scale, out=scaled[start : start + length])
     size = backward[0].shape[1]
     sums = flat.new_zeros(size)
     zero = flat.new_zeros(1)

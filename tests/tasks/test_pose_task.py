@@ -100,7 +100,7 @@ def test_pictures_are_drawn(root: Path, tmp_path: Path) -> None:
     task = pose_task(root)
     batch = batch_of(task, len(task.val_data))
     task.draw(task.predictions(perfect_outputs(task, batch), batch), tmp_path)
-    assert 1000 < (tmp_path / "predictions.png").stat().st_size <= 300_000
+    assert (tmp_path / "predictions.png").stat().st_size > 100_000  # eight people, three pictures each
 
 
 def test_a_head_that_does_not_fit_the_data_is_one_clear_line(root: Path) -> None:

@@ -194,7 +194,6 @@ def test_training_from_written_files_equals_training_from_memory(root: Path, tmp
         (["--init-from", "README.md"], "is not a model file"),
         (["--input-size", "8,8"], "`--input-size` is [8, 8]"),
         (["--heads", "keypoints=17,depth=1"], "the pose task trains one head"),
-        (["--accumulate", "100"], "the run has fewer batches"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(
