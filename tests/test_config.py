@@ -103,7 +103,7 @@ def test_keys_that_are_not_given_come_from_the_base() -> None:
         ({"model": {"heads": {"a.b": 1}}}, "`heads` is {'a.b': 1}: 'a.b' is no name, use letters, digits and _"),
         (
             {"model": {"input_size": 64}},
-            "`input_size` is 64: must be 2 whole numbers, each at least 4, a multiple of 4",
+            "`input_size` is 64: must be 2 whole numbers, each at least 12, a multiple of 4",
         ),
         ({"model": {"input_size": [64, 64, 3]}}, "`input_size` is [64, 64, 3]: must be 2 whole numbers"),
         ({"model": {"channels": 130}}, "`channels` is 130: must be at least 4, a multiple of 4"),
