@@ -102,3 +102,16 @@ GENERATED: dict[type[nn.Module], type[GeneratedLayer]] = {
 """The plain layers that `convert` replaces, and what replaces them."""
 
 PLAIN = {generated: plain for plain, generated in GENERATED.items()}
+
+
+def banks_of(model: nn.Module) -> dict[str, Bank]:
+    """The banks of a model by name.
+
+    Raises:
+        ValueError: A generated layer of the model draws on a bank that is not part of it.
+    """
+    banks = {name: module for name, module in model.named_modules() if isinstance(module, Bank)}
+    for name, module in model.named_modules():
+        if isinstance(module, GeneratedLayer) and all(bank is not module.bank for bank in banks.values()):
+            raise ValueError(f"`{name}` draws on a bank that is not part of the {type(model).__name__}: give the root")
+    return banks

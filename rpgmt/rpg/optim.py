@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import GeneratedLayer
+from rpgmt.rpg.layers import banks_of
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 
@@ -36,10 +35,7 @@ def parameter_groups(model: nn.Module, optimizer: str, lr: float, weight_decay: 
     """
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"`optimizer` is {optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
-    banks = {name: module for name, module in model.named_modules() if isinstance(module, Bank)}
-    for name, module in model.named_modules():
-        if isinstance(module, GeneratedLayer) and all(bank is not module.bank for bank in banks.values()):
-            raise ValueError(f"`{name}` draws on a bank that is not part of the {type(model).__name__}: give the root")
+    banks = banks_of(model)
     in_banks = {id(bank.values) for bank in banks.values()}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in in_banks]
     groups: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import GeneratedLayer
+from rpgmt.rpg.layers import GeneratedLayer, banks_of
 
 
 @dataclass(frozen=True)
@@ -85,19 +85,17 @@ def report(model: nn.Module) -> Report:
     Raises:
         ValueError: A generated layer draws on a bank that is not part of the model.
     """
-    bank_names = {id(module): name for name, module in model.named_modules() if isinstance(module, Bank)}
+    banks = banks_of(model)
+    bank_names = {id(bank): name for name, bank in banks.items()}
     reasons: dict[str, str] = {}
-    for module in model.modules():
-        if isinstance(module, Bank):
-            reasons |= module.left
+    for bank in banks.values():
+        reasons |= bank.left
     rows, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, Bank):
             continue
         generated, source = 0, reasons.get(name, "")
         if isinstance(module, GeneratedLayer):
-            if id(module.bank) not in bank_names:
-                raise ValueError(f"`{name}` draws on a bank that is not part of the {type(model).__name__}: give the root")
             generated = module.bank.layout.segments[module.segment].numel  # counted without being made
             source = bank_names[id(module.bank)]
         fixed = shared = 0
@@ -109,7 +107,6 @@ def report(model: nn.Module) -> Report:
             seen.add(id(parameter))
         if generated or fixed or shared:
             rows.append(Row(name, type(module).__name__, generated, fixed, shared, source))
-    banks = {name: module for name, module in model.named_modules() if isinstance(module, Bank)}
     return Report(
         tuple(rows),
         {name: (bank.size, bank.generated) for name, bank in banks.items()},
