@@ -230,7 +230,7 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}  # "val/AP" -> {"stage 1": [(step, value), ...]}
     for row in table:
         for column, cell in row.items():
-            if column in ("step", "epoch", None) or not cell or not row.get(axis):
+            if column in ("step", "epoch", "seconds", None) or not cell or not row.get(axis):
                 continue
             panel, line = _split_stage(column)
             panels.setdefault(panel, {}).setdefault(line, []).append((float(row[axis]), float(cell)))

@@ -32,7 +32,7 @@ class DataConfig:
     """People, and how they are cut out of their images."""
 
     name: Annotated[
-        Literal["synthetic", "coco"],
+        Literal["synthetic", "coco", "lsp"],
         Field(description="people that are drawn here, or files in COCO's format under the data root"),
         Flag("--data"),
     ] = "synthetic"
@@ -74,7 +74,6 @@ class PoseTask(Task):
     """Crops of people, heat maps from every stage, COCO's accuracy of every stage."""
 
     name = "pose"
-    monitor = "AP"
 
     def __init__(self, config: Config) -> None:
         import torch
@@ -86,6 +85,7 @@ class PoseTask(Task):
         if set(config.model.heads) != {HEAD}:
             raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
         self.config = config
+        self.monitor = "PCK@0.2" if config.data.name == "lsp" else "AP"
         self.model = models.build(config.model)
         width, height = config.model.input_size
         self.codec = Heatmap(
@@ -152,7 +152,10 @@ class PoseTask(Task):
 
     def metrics(self, predictions: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         """COCO's ten numbers, of the last stage under their own names and of stage k under `stage_k/…`."""
+        import numpy as np
+
         from rpgmt.metrics.keypoints import coco_keypoint_metrics
+        from rpgmt.metrics.pck import pck_metrics, torso_sizes
 
         people = self.val_data.people
         # Equal scores are ranked by their order, which must not depend on how processes shared the people out.
@@ -162,6 +165,14 @@ class PoseTask(Task):
         for k in range(stages):
             results = [record["stages"][k] for record in ordered]
             numbers = coco_keypoint_metrics(people.annotations, results, people.keypoints)
+            if self.config.data.name == "lsp":
+                names = people.keypoints.names
+                chosen = [people.people[record["index"]] for record in ordered]
+                truth, valid = np.stack([p.keypoints for p in chosen]), np.stack([p.visibility for p in chosen])
+                found = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)[..., :2]
+                sizes = torso_sizes(truth, valid, names)
+                assert sizes is not None
+                numbers = pck_metrics(found, truth, valid, sizes, names) | numbers
             metrics |= {f"stage_{k + 1}/{name}": value for name, value in numbers.items()}
         return {name: metrics[f"stage_{stages}/{name}"] for name in numbers} | metrics
 
@@ -210,7 +221,7 @@ class PoseTask(Task):
         from rpgmt.data.coco import CocoPeople, find_files
 
         data = self.config.data
-        if data.name == "coco":
+        if data.name != "synthetic":
             return CocoPeople.from_files(*find_files(data.root, split))
         count = data.train_images if split == "train" else data.val_images
         scenes = synthetic.load(data.root, count=count, size=data.image_size, split=split)

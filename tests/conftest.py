@@ -16,3 +16,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared_fixtures() -> Path:
+    """The folder of published numbers beside the checkout; tests that want it are skipped where it is missing."""
+    folder = SHARED / "fixtures"
+    if not folder.is_dir():
+        pytest.skip(f"no published numbers: {folder} is missing")
+    return folder

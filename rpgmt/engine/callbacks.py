@@ -191,7 +191,9 @@ class Recorder(pl.Callback):
         values: dict[str, float | None] = {"lr": module.learning_rate}
         values |= {f"train/{name}": value for name, value in train_losses.items()}
         if validation is not None:
-            values |= {f"val/{name}": value for name, value in {**validation.losses, **validation.metrics}.items()}
+            numbers = {**validation.losses, **validation.metrics}
+            # Figures of single key points or classes, `PCK@0.2:left_ankle`, stand in metrics.json alone: no curves for hundreds.
+            values |= {f"val/{name}": value for name, value in numbers.items() if ":" not in name}
         epoch = round(module.loader.batch / module.loader.batches_per_epoch, 3)
         self._table.add({"epoch": epoch, "step": module.step, "seconds": round(self._elapsed(), 2), **values})
         for name, value in values.items():
