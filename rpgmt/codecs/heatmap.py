@@ -8,12 +8,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rpgmt.codecs.codec import Codec
+from rpgmt.codecs.gaussian import bump
+from rpgmt.codecs.taylor import cells_around, highest_cell, newton
+
 _LOWEST_VALUE = 1e-3
 """Smaller values of a map, whose peak is to be 1, count as this: they are noise, which the logarithm would blow up."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heatmap:
+class Heatmap(Codec):
     """Encodes key points as heat maps and decodes heat maps to key points.
 
     A pixel x of the input is x' = (x + 0.5) / stride - 0.5 on the map, stride = input width / map width: the edges of
@@ -21,7 +25,7 @@ class Heatmap:
     (Huang et al., The Devil is in the Details, arXiv 1911.07524, ask for that; their stride is between outer centres).
 
     Args:
-        input_size: (W, H) of the network's input in pixels.
+        input_size: (W, H) of the network's input in pixels, at least 2 each.
         heatmap_size: (w, h) of the maps in cells, at least 3 each.
         sigma: standard deviation of the Gaussian in cells.
         maps: what `decode` is given. `logits`, trained by `heatmap_cross_entropy`: the soft-max over a map is the
@@ -31,18 +35,8 @@ class Heatmap:
         ValueError: a size or sigma is out of range.
     """
 
-    input_size: tuple[int, int]
-    heatmap_size: tuple[int, int]
     sigma: float = 1.0
     maps: Literal["logits", "values"] = "logits"
-
-    def __post_init__(self) -> None:
-        if min(self.heatmap_size) < 3:
-            raise ValueError(f"`heatmap_size` is {self.heatmap_size}: give at least 3 cells along each axis")
-        if min(self.input_size) < 1:
-            raise ValueError(f"`input_size` is {self.input_size}: give positive numbers of pixels")
-        if not self.sigma > 0:
-            raise ValueError(f"`sigma` is {self.sigma}: give a positive number of cells, e.g. 1.0")
 
     def encode(self, keypoints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps with peak 1 at the key points.
@@ -58,7 +52,7 @@ class Heatmap:
         cells = (keypoints.float() + 0.5) / self._stride(keypoints) - 0.5
         size = torch.tensor(self.heatmap_size, device=keypoints.device)
         weights = (valid != 0) & ((cells >= -0.5) & (cells < size - 0.5)).all(-1)
-        x, y = (self._bump(cells[..., axis], self.heatmap_size[axis]) for axis in (0, 1))
+        x, y = (bump(cells[..., axis], self.heatmap_size[axis], self.sigma) for axis in (0, 1))
         # A key point that does not count may be anywhere, not a number included.
         heatmaps = torch.where(weights[..., None, None], y[..., :, None] * x[..., None, :], 0.0)
         return heatmaps, weights.float()
@@ -80,20 +74,14 @@ class Heatmap:
             logits, the probability of those 3×3 cells (about 0.75 for a perfect map with sigma 1), and with values the
             highest value.
         """
-        height, width = maps.shape[-2:]
-        flat = maps.flatten(2).float()
-        top, peak = flat.max(-1)
-        logs = flat.log_softmax(-1) if self.maps == "logits" else flat.clamp(min=_LOWEST_VALUE).log()
-        row, column = peak // width, peak % width
-        middle_row, middle_column = row.clamp(1, height - 2), column.clamp(1, width - 2)
-
-        around = torch.arange(-1, 2, device=maps.device)
-        rows = (middle_row[..., None, None] + around[:, None]).expand(*row.shape, 3, 3)
-        columns = (middle_column[..., None, None] + around).expand(*row.shape, 3, 3)
-        window = logs.gather(-1, (rows * width + columns).flatten(2)).view(rows.shape)
-
-        highest = torch.stack([column, row], dim=-1)
-        middle = torch.stack([middle_column, middle_row], dim=-1)
+        maps = maps.float()
+        highest, top = highest_cell(maps)
+        logs = (
+            maps.flatten(2).log_softmax(-1).view(maps.shape) if self.maps == "logits" else maps.clamp(min=_LOWEST_VALUE).log()
+        )
+        last = torch.tensor(self.heatmap_size, device=maps.device) - 1
+        middle = highest.clamp(min=torch.ones_like(last), max=last - 1)
+        window = cells_around(logs, middle, 1)
         step, has_maximum = newton_step(window)
         step = torch.where(has_maximum[..., None], middle + step - highest, 0.0).clamp(-0.5, 0.5)
         points = (highest + step + 0.5) * self._stride(maps) - 0.5
@@ -105,11 +93,6 @@ class Heatmap:
         """(2,), input pixels in a cell along x and y."""
         sizes = zip(self.input_size, self.heatmap_size, strict=True)
         return torch.tensor([pixels / cells for pixels, cells in sizes], device=like.device)
-
-    def _bump(self, centre: Tensor, length: int) -> Tensor:
-        """exp(-(i - centre)² / (2 sigma²)) for i = 0 … length - 1, along a new last axis."""
-        cells = torch.arange(length, device=centre.device)
-        return torch.exp(-((cells - centre[..., None]) ** 2) / (2 * self.sigma**2))
 
 
 def newton_step(window: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,11 +107,10 @@ def newton_step(window: Tensor) -> tuple[Tensor, Tensor]:
         The step (…, 2) = (x, y), and whether the quadratic has a maximum (…); if not, the step means nothing.
     """
     columns, rows = window.mean(-2), window.mean(-1)
-    gx = (columns[..., 2] - columns[..., 0]) / 2
-    gy = (rows[..., 2] - rows[..., 0]) / 2
-    hxx = columns[..., 0] - 2 * columns[..., 1] + columns[..., 2]
-    hyy = rows[..., 0] - 2 * rows[..., 1] + rows[..., 2]
-    hxy = (window[..., 2, 2] - window[..., 2, 0] - window[..., 0, 2] + window[..., 0, 0]) / 4
-    determinant = hxx * hyy - hxy**2
-    step = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1) / determinant[..., None]
-    return step, (hxx < 0) & (determinant > 1e-6)
+    return newton(
+        gx=(columns[..., 2] - columns[..., 0]) / 2,
+        gy=(rows[..., 2] - rows[..., 0]) / 2,
+        hxx=columns[..., 0] - 2 * columns[..., 1] + columns[..., 2],
+        hyy=rows[..., 0] - 2 * rows[..., 1] + rows[..., 2],
+        hxy=(window[..., 2, 2] - window[..., 2, 0] - window[..., 0, 2] + window[..., 0, 0]) / 4,
+    )
