@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from rpgmt.data.coco import CocoPeople
-from rpgmt.data.transforms import crop_affine, invert, transform_points, warp
+from rpgmt.data.coco import CocoPeople, Person
+from rpgmt.data.transforms import crop_affine, from_reduced, invert, spare_reduction, transform_points, warp
+
+HALF_BODY_PADDING = 1.5
+"""Enlargement of the box round half a body, in place of the data set's padding."""
+UPPER_BODY = 0.7
+"""Probability of the upper body when a body is cut down to a half of it."""
+HALF_BODY_POINTS = 3
+"""Fewer labelled points do not show where a half is."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changes a crop: the arguments of `crop_affine`, and what `PoseCrops` does besides."""
+
+    flip: bool = False
+    scale: float = 1.0
+    rotation: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    half_body: Literal["upper", "lower"] | None = None
+    pixel_seed: int | None = None
+    occlusion_seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +43,14 @@ class Augmentation:
         flip: probability of a mirror image; left and right points are swapped.
         scale: the person's size is multiplied by a factor from [1 - scale, 1 + scale].
         rotation: the crop is turned by up to ± this many degrees.
+        rotation_probability: of being turned at all.
         shift: the crop's centre moves by up to ± this part of the crop, along either axis.
+        shift_probability: of being moved at all.
+        half_body: probability that a person with more than half of the key points labelled (9 of COCO's 17) is cut down
+            to the upper body (in 7 of 10 cases) or the rest. Of the half, 3 points are to be labelled, or it is the
+            other one (Sun et al., HRNet, arXiv 1902.09212, section 4.1, after Wang et al., MSCOCO Keypoints Challenge 2018).
+        pixels: probability of other colours, sharpness or noise, see `rpgmt.data.pixels.change_pixels`.
+        occlusion: probability of a box over a part of the crop, see `rpgmt.data.pixels.hide_part`.
 
     Raises:
         ValueError: a value is out of range.
@@ -28,11 +59,17 @@ class Augmentation:
     flip: float = 0.5
     scale: float = 0.25
     rotation: float = 30.0
+    rotation_probability: float = 1.0
     shift: float = 0.0
+    shift_probability: float = 1.0
+    half_body: float = 0.0
+    pixels: float = 0.0
+    occlusion: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise ValueError(f"`flip` is {self.flip}: give a probability from 0 to 1")
+        for name in ("flip", "rotation_probability", "shift_probability", "half_body", "pixels", "occlusion"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: give a probability from 0 to 1")
         if not 0 <= self.scale < 1:
             raise ValueError(f"`scale` is {self.scale}: give a number from 0 to below 1, e.g. 0.25")
         if not 0 <= self.rotation <= 180:
@@ -40,18 +77,25 @@ class Augmentation:
         if not 0 <= self.shift <= 1:
             raise ValueError(f"`shift` is {self.shift}: give a part of the crop from 0 to 1, e.g. 0.1")
 
-    def draw(self, seed: int, epoch: int, index: int) -> dict[str, Any]:
-        """The arguments of `crop_affine` for a sample: a function of (seed, epoch, index) alone."""
+    def draw(self, seed: int, epoch: int, index: int) -> Changes:
+        """The changes of a sample: a function of (seed, epoch, index) alone."""
         # Distinct keys and counters of Philox are independent streams; the first word counts within the stream.
-        flip, scale, rotation, right, down = np.random.Generator(
-            np.random.Philox(key=[seed, 0], counter=[0, epoch, index, 0])
-        ).random(5)
-        return {
-            "flip": bool(flip < self.flip),
-            "scale": 1 + self.scale * (2 * scale - 1),
-            "rotation": self.rotation * (2 * rotation - 1),
-            "shift": (self.shift * (2 * right - 1), self.shift * (2 * down - 1)),
-        }
+        stream = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, epoch, index, 0]))
+        # One number for each question, asked or not: switching one change on leaves the others as they were.
+        flip, scale, angle, right, down, turn, move, halve, half, pixels, occlusion, pixel_seed, occlusion_seed = stream.random(
+            13
+        )
+        rotation = self.rotation if turn < self.rotation_probability else 0.0
+        shift = self.shift if move < self.shift_probability else 0.0
+        return Changes(
+            flip=bool(flip < self.flip),
+            scale=1 + self.scale * (2 * scale - 1),
+            rotation=rotation * (2 * angle - 1),
+            shift=(shift * (2 * right - 1), shift * (2 * down - 1)),
+            half_body=("upper" if half < UPPER_BODY else "lower") if halve < self.half_body else None,
+            pixel_seed=int(pixel_seed * 2**32) if pixels < self.pixels else None,
+            occlusion_seed=int(occlusion_seed * 2**32) if occlusion < self.occlusion else None,
+        )
 
 
 class PoseCrops:
@@ -63,10 +107,13 @@ class PoseCrops:
     - `keypoints`: float32 (K, 2), (x, y) in pixels of the crop
     - `visibility`: int64 (K,), 0 not labelled or outside the crop, 1 hidden, 2 visible
     - `to_image`: float64 (2, 3), the affine from pixels of the crop to pixels of the person's image
-    - `index`: of the person in `people.people`, where the rest stands (image, box, area)
+    - `index`: of the person in `people.people`, where the rest stands (image, box, area, score)
+
+    A crop meets one interpolation, whatever changes it. Where a person is larger than the crop, the image is asked for
+    reduced by a power of two, which spares most of a JPEG's decoding.
 
     Args:
-        people: who is cut out, and of what.
+        people: who is cut out, and of what. Detections, without labels, give samples whose visibility is all 0.
         input_size: (W, H) of the crop in pixels.
         augment: random changes; None gives the same crop in every epoch.
         seed: of the augmentation.
@@ -88,6 +135,10 @@ class PoseCrops:
         self.seed = seed
         self.padding = padding
         self._flip_order = np.array(people.keypoints.flip_order)
+        self._upper = np.isin(np.arange(len(people.keypoints)), people.keypoints.upper)
+        if augment and augment.half_body and not self._upper.any():
+            text = f"{people.name}: no key points are known as the upper body, so `half_body` {augment.half_body} has no effect"
+            warnings.warn(text, stacklevel=2)
 
     def __len__(self) -> int:
         """The number of people."""
@@ -97,16 +148,107 @@ class PoseCrops:
         """The sample of person `index` in epoch `epoch`."""
         epoch, index = key
         person = self.people.people[index]
-        changes = self.augment.draw(self.seed, epoch, index) if self.augment else {}
-        affine = crop_affine(person.box, self.input_size, padding=self.padding, **changes)
+        changes = self.augment.draw(self.seed, epoch, index) if self.augment else Changes()
+        affine = self._affine(person, changes)
         points, visibility = transform_points(affine, person.keypoints), person.visibility
-        if changes.get("flip"):
+        if changes.flip:
             points, visibility = points[self._flip_order], visibility[self._flip_order]
         inside = ((points >= -0.5) & (points < np.array(self.input_size) - 0.5)).all(-1)
         return {
-            "image": warp(self.people.read_image(person.image), affine, self.input_size),
+            "image": self._pixels(person.image, affine, changes),
             "keypoints": points.astype(np.float32),
             "visibility": np.where(inside, visibility, 0),
             "to_image": invert(affine),
             "index": index,
         }
+
+    def _affine(self, person: Person, changes: Changes) -> np.ndarray:
+        box, padding = person.box, self.padding
+        if changes.half_body and (half := half_body_box(person, self._upper, changes.half_body)):
+            box, padding = half, HALF_BODY_PADDING
+        return crop_affine(
+            box,
+            self.input_size,
+            padding=padding,
+            flip=changes.flip,
+            scale=changes.scale,
+            rotation=changes.rotation,
+            shift=changes.shift,
+        )
+
+    def _pixels(self, entry: dict[str, Any], affine: np.ndarray, changes: Changes) -> np.ndarray:
+        limit = spare_reduction(affine)
+        image = self.people.read_image(entry, limit) if limit > 1 else self.people.read_image(entry)
+        crop = warp(image, from_reduced(affine, _reduction(image, entry)), self.input_size)
+        if changes.pixel_seed is not None or changes.occlusion_seed is not None:
+            from rpgmt.data import pixels
+
+            if changes.pixel_seed is not None:
+                crop = pixels.change_pixels(crop, changes.pixel_seed)
+            if changes.occlusion_seed is not None:
+                crop = pixels.hide_part(crop, changes.occlusion_seed)
+        return crop
+
+
+class MixedCrops:
+    """Several `PoseCrops`, one after another, as one data set; a sample's `index` runs through all of them.
+
+    Args:
+        parts: with crops of one size and with as many key points.
+
+    Raises:
+        ValueError: there are none, or they do not fit together.
+    """
+
+    def __init__(self, parts: Sequence[PoseCrops]) -> None:
+        if not parts:
+            raise ValueError("`parts` is empty: give at least one data set")
+        if len(kinds := {(part.input_size, len(part.people.keypoints)) for part in parts}) > 1:
+            found = ", ".join(f"{width}×{height} with {count}" for (width, height), count in sorted(kinds))
+            raise ValueError(f"`parts` are {found} key points: give parts that agree, so that their samples fit in one batch")
+        self.parts = list(parts)
+        self._ends = list(itertools.accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        """The number of people in all parts."""
+        return self._ends[-1]
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """The sample of person `index`, counted through all parts, in epoch `epoch`."""
+        epoch, index = key
+        if not 0 <= index < len(self):
+            raise IndexError(f"`index` is {index}: give a number from 0 to {len(self) - 1}")
+        number = bisect.bisect_right(self._ends, index)
+        start = self._ends[number] - len(self.parts[number])
+        return {**self.parts[number][epoch, index - start], "index": index}
+
+
+def half_body_box(
+    person: Person, upper: np.ndarray, half: Literal["upper", "lower"]
+) -> tuple[float, float, float, float] | None:
+    """The box (x, y, w, h) of the labelled points of half a body; None where the labels do not allow to halve it.
+
+    Args:
+        person: with more than half of the key points labelled, or nothing is halved.
+        upper: bool (K,), whether a point belongs to the upper body.
+        half: which one, or the other one if fewer than 3 of its points are labelled.
+    """
+    labelled = person.visibility > 0
+    if 2 * labelled.sum() <= len(labelled) or not upper.any():
+        return None
+    halves = [labelled & upper, labelled & ~upper]
+    chosen = next((h for h in (halves if half == "upper" else halves[::-1]) if h.sum() >= HALF_BODY_POINTS), None)
+    if chosen is None:
+        return None
+    first, last = person.keypoints[chosen].min(0), person.keypoints[chosen].max(0)
+    # A box covers the pixels at both of its ends.
+    return float(first[0]), float(first[1]), float(last[0] - first[0] + 1), float(last[1] - first[1] + 1)
+
+
+def _reduction(image: np.ndarray, entry: dict[str, Any]) -> int:
+    """By how much an image came smaller than its entry says."""
+    for s in (1, 8, 4, 2):
+        if image.shape[:2] == (-(-entry["height"] // s), -(-entry["width"] // s)):
+            return s
+    size = f"{image.shape[1]}×{image.shape[0]}"
+    raise ValueError(f"image {entry['id']} is {size}: give one of {entry['width']}×{entry['height']}, or reduced by 2, 4 or 8")

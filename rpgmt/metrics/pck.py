@@ -3,11 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from rpgmt.data.coco import CocoPeople
+
 AUC_THRESHOLDS = np.arange(1, 51) / 100
 """Of a person's size: 0.01, 0.02 … 0.50 (Insafutdinov et al., DeeperCut, arXiv 1605.03170, section 5)."""
+
+
+def torso_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> dict[str, float | None]:
+    """PCK@0.2 of the torso, left shoulder to right hip (Sapp and Taskar, MODEC, CVPR 2013; usual on LSP): see `pck_metrics`.
+
+    Args:
+        people: who is annotated.
+        indices: P places in `people.people`.
+        found: (P, K, 2 or more), x and y in image pixels.
+
+    Raises:
+        ValueError: the data set lacks one of the two key points.
+    """
+    names = people.keypoints.names
+    if missing := {"left_shoulder", "right_hip"} - set(names):
+        raise ValueError(
+            f"PCK of the torso needs key points left_shoulder and right_hip: {people.name} lacks {', '.join(missing)}"
+        )
+    truth, valid = _annotated(people, indices)
+    a, b = names.index("left_shoulder"), names.index("right_hip")
+    torsos = np.linalg.norm(truth[:, a] - truth[:, b], axis=-1)
+    sizes = np.where((valid[:, a] != 0) & (valid[:, b] != 0), torsos, np.nan)
+    return pck_metrics(found[..., :2], truth, valid, sizes, names)
+
+
+def head_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> dict[str, float | None]:
+    """PCKh@0.5 and @0.1: by the head's size (Andriluka et al., 2D Human Pose Estimation, CVPR 2014): see `pck_metrics`.
+
+    Pelvis and thorax are left out of the means, as usual on MPII. Thresholds are what they say: some tools call 0.11 of the
+    head 0.1, which is several points easier.
+
+    Args:
+        people: who is annotated; the annotations in its document hold `head_size` in image pixels.
+        indices: P places in `people.people`.
+        found: (P, K, 2 or more), x and y in image pixels.
+
+    Raises:
+        ValueError: no annotation has a head size.
+    """
+    sizes = {a["id"]: a["head_size"] for a in people.annotations["annotations"] if a.get("head_size") is not None}
+    if not sizes:
+        raise ValueError(f"PCKh needs the head's size of a person: no annotation of {people.name} has a `head_size`")
+    truth, valid = _annotated(people, indices)
+    heads = np.array([sizes.get(people.people[index].annotation_id, np.nan) for index in indices])
+    names = people.keypoints.names
+    return pck_metrics(
+        found[..., :2], truth, valid, heads, names, thresholds=(0.5, 0.1), label="PCKh", left_out=("pelvis", "thorax")
+    )
 
 
 def pck_metrics(
@@ -31,15 +83,15 @@ def pck_metrics(
         found: (P, K, 2), (x, y) in image pixels.
         truth: (P, K, 2), the same.
         valid: (P, K), not 0 where annotated.
-        sizes: (P,), what a distance is measured by, in image pixels, e.g. `torso_sizes`; NaN where unknown.
+        sizes: (P,), what a distance is measured by, e.g. the torso, in image pixels; NaN where unknown.
         names: K names of the key points.
         thresholds: distances count up to these parts of the size, inclusive.
         label: `PCK`, or `PCKh` where sizes are of heads.
         left_out: names of key points that the means leave out.
 
     Returns:
-        For every threshold t, from 0 to 1: `PCK@t`, `PCK@t_joint_mean`, and `PCK@t:NAME` of each key point; `AUC`, the mean of PCK
-        over `AUC_THRESHOLDS`; and `EPE`, the mean distance in image pixels. None where nothing counts.
+        For every threshold t, from 0 to 1: `PCK@t`, `PCK@t_joint_mean`, and `PCK@t:NAME` of each key point; `AUC`, the mean
+        of PCK over `AUC_THRESHOLDS`; and `EPE`, the mean distance in image pixels. None where nothing counts.
     """
     distances = np.linalg.norm(np.asarray(found, np.float64) - np.asarray(truth, np.float64), axis=-1)
     sizes = np.asarray(sizes, np.float64)[:, None]
@@ -61,19 +113,9 @@ def pck_metrics(
     return metrics
 
 
-def torso_sizes(truth: np.ndarray, valid: np.ndarray, names: Sequence[str]) -> np.ndarray | None:
-    """(P,) distances from left shoulder to right hip, NaN where one is not annotated; None where a name is missing.
-
-    Args:
-        truth: (P, K, 2), (x, y).
-        valid: (P, K), not 0 where annotated.
-        names: K names of the key points.
-    """
-    if not {"left_shoulder", "right_hip"} <= set(names):
-        return None
-    a, b = names.index("left_shoulder"), names.index("right_hip")
-    sizes = np.linalg.norm(truth[:, a] - truth[:, b], axis=-1)
-    return np.where((valid[:, a] != 0) & (valid[:, b] != 0), sizes, np.nan)
+def _annotated(people: CocoPeople, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    chosen = [people.people[index] for index in indices]
+    return np.stack([person.keypoints for person in chosen]), np.stack([person.visibility for person in chosen])
 
 
 def _part_within(errors: np.ndarray, threshold: float) -> float | None:

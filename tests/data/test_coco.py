@@ -123,8 +123,23 @@ def _first(**changes: object) -> object:
         (lambda d: d["annotations"].append(5), "every entry of `annotations` is to be an object with an `id`"),
         (lambda d: d["categories"].pop(), "one category with a list `keypoints` .* found: none"),
         (lambda d: d["categories"][0].update(keypoints=["wheel"]), "one category .* found: car, cat"),
+        (lambda d: d["categories"][1].pop("id"), "every entry of `categories` is to be an object with an `id`"),
+        (lambda d: d["images"][0].update(id=[1]), r"an `id` in `images` is \[1\]: give an integer or a string"),
+        (lambda d: d["annotations"][0].update(id=[1]), r"an `id` in `annotations` is \[1\]: give an integer"),
+        (lambda d: d["annotations"][1].update(id=11), "two entries of `annotations` have the `id` 11"),
+        (lambda d: d["images"][1].update(id=900000000001), "two entries of `images` have the `id` 900000000001"),
+        (lambda d: d["categories"][1].update(keypoints="left_eye"), "category 7: `keypoints` is to be a list of names"),
+        (lambda d: d["categories"][1].update(keypoints=[1, 2, 3]), "category 7: `keypoints` is to be a list of names"),
+        (lambda d: d["categories"][1].update(keypoints=["a", "b", "a"]), "category 7: `keypoints` has 'a' twice"),
+        (lambda d: d["categories"][1].update(skeleton=[[1]]), r"category 7: `skeleton` is \[\[1\]\]: give pairs"),
+        (lambda d: d["images"][0].update(width="wide"), "image 900000000001 needs `width` and `height`"),
+        (lambda d: d["images"][0].update(height=0), "image 900000000001 needs `width` and `height`"),
         (lambda d: d["images"][0].pop("width"), "image 900000000001 needs `width` and `height`"),
         (_first(image_id=5), "annotation 11: `image_id` is 5, which is not in `images`"),
+        (_first(image_id=[5]), r"annotation 11: `image_id` is \[5\], which is not in `images`"),
+        (_first(num_keypoints="two"), "annotation 11: `num_keypoints` is 'two': give a number"),
+        (_first(iscrowd=None), "annotation 11: `iscrowd` is None: give a number"),
+        (_first(area="large"), "annotation 11: `area` is 'large': give"),
         (_first(bbox=None), "annotation 11: `bbox` is None: give"),
         (_first(bbox=[0, 0, float("nan"), 5]), "annotation 11: `bbox` is .*nan"),
         (_first(keypoints=[1, 2, 2]), "annotation 11: `keypoints` is to be 9 numbers.*3 names; there are 3"),
@@ -212,6 +227,13 @@ def test_an_empty_or_malformed_file_is_said(tmp_path: Path, text: str, message: 
         CocoPeople.from_files(path, tmp_path)
 
 
+def test_a_broken_image_name_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "person_keypoints_train.json"
+    path.write_text('{"images": [{"id": 1, "file_name": "a\\x.jpg"}]}')
+    with pytest.raises(UserError, match="not JSON"):
+        find_files(tmp_path, "train")
+
+
 def test_a_file_that_is_not_text_is_said(tmp_path: Path) -> None:
     path = tmp_path / "person_keypoints_train.json"
     path.write_bytes(b"\x1f\x8b\xff\x00")
@@ -231,6 +253,21 @@ def test_an_image_that_is_not_the_annotated_one_is_an_error(tmp_path: Path) -> N
     (tmp_path / "images/a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"a\.png: not an image"):
         data.read_image(data.people[0].image)
+
+
+@pytest.mark.filterwarnings("ignore:.*no OKS sigma:UserWarning")  # looked at above
+def test_boxes_may_stay_as_they_are() -> None:
+    people = CocoPeople(_document(), _no_image, clip=False).people
+    assert people[1].box == (-4.0, 5.0, 50.0, 50.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*no OKS sigma:UserWarning")  # looked at above
+def test_an_image_may_be_read_smaller(tmp_path: Path) -> None:
+    _write(tmp_path, _document())
+    cv2.imwrite(str(tmp_path / "images/b.jpg"), np.full((10, 20, 3), 100, dtype=np.uint8))
+    data = CocoPeople.from_files(*find_files(tmp_path, "train"))
+    entry = {**data.people[1].image, "file_name": "b.jpg"}
+    assert data.read_image(entry, 2).shape == (5, 10, 3)
 
 
 @pytest.mark.parametrize(("split", "images", "people"), [("train", 67, 198), ("val", 4, 12)])

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import default_collate
 
-from rpgmt.data.coco import CocoPeople, find_files
+from rpgmt.data.coco import CocoPeople, Person, find_files
+from rpgmt.data.images import read_image_file
 from rpgmt.data.keypoints import COCO_KEYPOINTS
-from rpgmt.data.pose import Augmentation, PoseCrops
+from rpgmt.data.pose import Augmentation, MixedCrops, PoseCrops, half_body_box
 from rpgmt.data.transforms import transform_points
 
 SIZE = (48, 64)
@@ -36,7 +40,7 @@ def _people() -> CocoPeople:
             }
         ],
     }
-    return CocoPeople(document, lambda _: image)
+    return CocoPeople(document, lambda *_: image)
 
 
 def test_samples_are_batched_by_the_default_collate() -> None:
@@ -107,21 +111,51 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:
     again = Augmentation(shift=0.1)
     drawn = {}
     for key in np.ndindex(4, 4, 4):
-        drawn[key] = tuple(augment.draw(*key).values())
-        assert drawn[key] == tuple(again.draw(*key).values())
-    assert len({value[1:] for value in drawn.values()}) == 64
+        drawn[key] = augment.draw(*key)
+        assert drawn[key] == again.draw(*key)
+    assert len({(changes.scale, changes.rotation, changes.shift) for changes in drawn.values()}) == 64
     augment.draw(2**63 - 1, 2**31, 2**31)  # large numbers have streams too
+
+
+def test_the_first_draws_are_those_of_the_first_release() -> None:
+    """Figures in RESULTS.md rest on them: a new change takes its numbers from further on in the stream."""
+    changes = Augmentation(shift=0.1).draw(3, 2, 1)
+    flip, scale, rotation, right, down = np.random.Generator(np.random.Philox(key=[3, 0], counter=[0, 2, 1, 0])).random(5)
+    expected = (flip < 0.5, 1 + 0.25 * (2 * scale - 1), 30 * (2 * rotation - 1), (0.1 * (2 * right - 1), 0.1 * (2 * down - 1)))
+    assert (changes.flip, changes.scale, changes.rotation, changes.shift) == expected
+    assert (changes.half_body, changes.pixel_seed, changes.occlusion_seed) == (None, None, None)
+
+
+def test_switching_one_change_on_leaves_the_others_as_they_were() -> None:
+    plain = Augmentation(shift=0.1)
+    full = Augmentation(shift=0.1, rotation_probability=0.6, shift_probability=0.3, half_body=0.3, pixels=0.5, occlusion=0.5)
+    drawn = [(plain.draw(0, 0, index), full.draw(0, 0, index)) for index in range(2000)]
+    for a, b in drawn:
+        assert (a.flip, a.scale) == (b.flip, b.scale)
+        assert b.rotation in (0.0, a.rotation)
+        assert b.shift in ((0.0, 0.0), a.shift)
+    parts = {
+        0.6: [b.rotation != 0 for _, b in drawn],
+        0.3: [b.shift != (0, 0) for _, b in drawn],
+        0.7: [b.half_body == "upper" for _, b in drawn if b.half_body],
+        0.5: [b.pixel_seed is not None for _, b in drawn] + [b.occlusion_seed is not None for _, b in drawn],
+    }
+    for probability, happened in parts.items():
+        assert np.mean(happened) == pytest.approx(probability, abs=3.3 * np.sqrt(0.25 / len(happened)))
+    assert np.mean([b.half_body is not None for _, b in drawn]) == pytest.approx(0.3, abs=0.04)
+    seeds = [b.pixel_seed for _, b in drawn if b.pixel_seed is not None]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_augmentation_is_uniform_in_its_ranges() -> None:
     augment = Augmentation(flip=0.25, scale=0.2, rotation=30, shift=0.1)
     drawn = [augment.draw(0, epoch, index) for epoch in range(40) for index in range(50)]
-    assert np.mean([change["flip"] for change in drawn]) == pytest.approx(0.25, abs=0.04)
+    assert np.mean([change.flip for change in drawn]) == pytest.approx(0.25, abs=0.04)
     for name, middle, half in [("scale", 1, 0.2), ("rotation", 0, 30)]:
-        values = (np.array([change[name] for change in drawn]) - middle) / half
+        values = (np.array([getattr(change, name) for change in drawn]) - middle) / half
         _assert_uniform(values)
     for axis in (0, 1):
-        _assert_uniform(np.array([change["shift"][axis] for change in drawn]) / 0.1)
+        _assert_uniform(np.array([change.shift[axis] for change in drawn]) / 0.1)
 
 
 def _assert_uniform(values: np.ndarray) -> None:
@@ -137,11 +171,150 @@ def _assert_uniform(values: np.ndarray) -> None:
         ({"scale": 1.0}, "`scale` is 1.0"),
         ({"rotation": -1}, "`rotation` is -1"),
         ({"shift": float("nan")}, "`shift` is nan"),
+        ({"half_body": 2}, "`half_body` is 2: give a probability"),
+        ({"occlusion": -0.1}, "`occlusion` is -0.1: give a probability"),
     ],
 )
 def test_an_impossible_augmentation_is_an_error(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Augmentation(**change)
+
+
+def _person(points: np.ndarray, labelled: np.ndarray) -> Person:
+    visibility = np.where(labelled, 2, 0)
+    return Person(1, {"id": 1, "width": 99, "height": 99}, (0.0, 0.0, 9.0, 9.0), points, visibility, 1.0)
+
+
+def test_half_a_body_is_the_box_of_its_labelled_points() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 90, (17, 2))
+    upper = np.arange(17) < 11
+    labelled = np.ones(17, dtype=bool)
+    labelled[[0, 15]] = False
+    for half, chosen in [("upper", range(1, 11)), ("lower", [11, 12, 13, 14, 16])]:
+        x, y, w, h = half_body_box(_person(points, labelled), upper, half)  # type: ignore[misc, arg-type]
+        xs, ys = [points[i][0] for i in chosen], [points[i][1] for i in chosen]
+        np.testing.assert_allclose([x, y, x + w - 1, y + h - 1], [min(xs), min(ys), max(xs), max(ys)])
+
+
+@pytest.mark.parametrize(
+    ("labelled", "found"),
+    [
+        (range(9), "upper"),  # more than half of 17, and nothing below to fall back on
+        (range(8), None),
+        ([], None),
+        ([0, 1, 11, 12, 13, 14, 15, 16, 2], "upper"),
+        ([0, 1, *range(10, 17)], "upper"),
+        ([0, *range(10, 17), 9], "upper"),
+    ],
+)
+def test_a_body_is_halved_where_enough_is_labelled(labelled: list[int], found: str | None) -> None:
+    points = np.random.default_rng(0).uniform(0, 90, (17, 2))
+    upper = np.arange(17) < 11
+    person = _person(points, np.isin(np.arange(17), list(labelled)))
+    box = half_body_box(person, upper, "upper")
+    assert (box is None) == (found is None)
+    if box:
+        assert box[0] == min(points[i][0] for i in labelled if upper[i])
+        if not any(not upper[i] for i in labelled):
+            assert half_body_box(person, upper, "lower") == box  # the other half has too few points
+
+
+def test_half_bodies_fill_the_crop() -> None:
+    """Each crop has every point of its half, and the half is two thirds of it along one axis."""
+    people = _people()
+    crops = PoseCrops(people, SIZE, augment=Augmentation(flip=0, scale=0, rotation=0, half_body=1), seed=2)
+    upper = np.array(people.keypoints.upper)
+    lower = np.setdiff1d(np.arange(17), upper)
+    seen = set()
+    for epoch in range(12):
+        sample = crops[epoch, 0]
+        drawn = crops.augment.draw(2, epoch, 0).half_body  # type: ignore[union-attr]
+        half = [i for i in (upper if drawn == "upper" else lower) if people.people[0].visibility[i]]
+        assert (sample["visibility"][half] > 0).all()
+        extent = (np.ptp(sample["keypoints"][half], axis=0) + 1 / np.sqrt(np.linalg.det(sample["to_image"][:, :2]))) / SIZE
+        assert extent.max() == pytest.approx(1 / 1.5, abs=0.02)
+        seen.add(drawn)
+    assert seen == {"upper", "lower"}
+
+
+def test_half_bodies_without_an_upper_body_are_a_warning() -> None:
+    people = _people()
+    people.keypoints = dataclasses.replace(people.keypoints, upper=())
+    with pytest.warns(UserWarning, match="`half_body` 0.5 has no effect"):
+        crops = PoseCrops(people, SIZE, augment=Augmentation(half_body=0.5))
+    assert crops[0, 0]["image"].shape == (64, 48, 3)
+
+
+def test_a_detection_gives_a_crop_without_labels() -> None:
+    people = _people()
+    detection = Person(-1, people.people[0].image, (20.0, 30.0, 0.5, 0.25), np.zeros((17, 2)), np.zeros(17, np.int64), 0.1, 0.7)
+    people.people = [detection, people.people[0]]
+    crops = PoseCrops(people, SIZE, augment=Augmentation(half_body=1))
+    batch = default_collate([crops[0, 0], crops[0, 1]])
+    assert not batch["visibility"][0].any()
+    assert batch["visibility"].dtype == torch.int64
+    assert torch.isfinite(batch["to_image"]).all()
+
+
+def test_mixed_crops_are_the_parts_one_after_another() -> None:
+    people = _people()
+    people.people = people.people * 3
+    parts = [PoseCrops(_people(), SIZE), PoseCrops(people, SIZE, augment=Augmentation(), seed=4), PoseCrops(_people(), SIZE)]
+    mixed = MixedCrops(parts)
+    assert len(mixed) == 5
+    for index, (part, own) in enumerate([(0, 0), (1, 0), (1, 1), (1, 2), (2, 0)]):
+        sample, expected = mixed[3, index], parts[part][3, own]
+        assert sample["index"] == index
+        np.testing.assert_array_equal(sample["image"], expected["image"])
+        np.testing.assert_array_equal(sample["keypoints"], expected["keypoints"])
+    with pytest.raises(IndexError, match="`index` is 5"):
+        mixed[0, 5]
+    with pytest.raises(ValueError, match="is empty"):
+        MixedCrops([])
+    with pytest.raises(ValueError, match="`parts` are 48×64 with 17, 64×64 with 17 key points"):
+        MixedCrops([parts[0], PoseCrops(_people(), (64, 64))])
+
+
+def test_a_reduced_image_gives_the_same_crop_with_the_same_points(tmp_path: Path) -> None:
+    """Smooth pictures of odd sizes, as JPEG: what was asked for reduced differs by little more than the encoding."""
+    asked = set()
+    for box in [(20, 30, 300, 380), (3, 5, 90, 200), (5, 1, 425, 470), (-30, 40, 200, 460)]:
+        people, full = _smooth_people(tmp_path, box)
+        read = people.read_image
+
+        def counted(entry: dict, reduction: int = 1, read: Callable[..., np.ndarray] = read) -> np.ndarray:
+            asked.add(reduction)
+            return read(entry, reduction)
+
+        people.read_image = counted
+        for size in [(192, 256), (60, 80), (24, 32)]:
+            augment = Augmentation(scale=0.2, rotation=40)
+            for epoch in range(3):
+                sample = PoseCrops(people, size, augment=augment)[epoch, 0]
+                whole = PoseCrops(full, size, augment=augment)[epoch, 0]
+                for name in ("keypoints", "visibility", "to_image"):
+                    np.testing.assert_array_equal(sample[name], whole[name])
+                difference = np.abs(sample["image"].astype(float) - whole["image"])
+                assert difference.mean() < 2.5
+    assert asked == {1, 2, 4, 8}
+
+
+def _smooth_people(folder: Path, box: tuple[int, int, int, int]) -> tuple[CocoPeople, CocoPeople]:
+    """A person in a JPEG file that is decoded as far as asked, and in the same image decoded whole."""
+    rng = np.random.default_rng(0)
+    path = folder / "image.jpg"
+    noise = rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), cv2.resize(noise, (431, 479), interpolation=cv2.INTER_CUBIC), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    document = _people().annotations
+    document["images"] = [{"id": 5, "width": 431, "height": 479, "file_name": path.name}]
+    document["annotations"][0]["bbox"] = box
+    image = read_image_file(path, 431, 479)
+
+    def read(entry: dict, reduction: int = 1) -> np.ndarray:
+        return read_image_file(path, entry["width"], entry["height"], reduction)
+
+    return CocoPeople(document, read), CocoPeople(document, lambda *_: image)
 
 
 def test_real_coco(shared_data: Path) -> None:
