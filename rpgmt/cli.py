@@ -7,7 +7,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
@@ -153,15 +153,42 @@ def parse_config(
 
     help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {DEFAULT_PRESET})"
     parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
+    return _parse_leaves(parser, argv, cls, base, leaves(cls), task)
+
+
+def parse_overrides(
+    parser: Parser, argv: Sequence[str], cls: type[C], base: C, sections: Collection[str]
+) -> tuple[argparse.Namespace, C]:
+    """Add flags for some fields of ``cls`` to ``parser``, and read ``argv`` with it.
+
+    Args:
+        parser: has the tool's own arguments.
+        argv: the command line.
+        cls: the task's config class.
+        base: its values hold where no flag is given, and are the defaults in the help: a model's saved config.
+        sections: which fields have a flag: all of ``data``, or the one of ``train.batch_size``. Names that ``cls`` has not
+            are skipped, for tasks differ in their sections.
+
+    Returns:
+        the parser's other arguments, and the config.
+    """
+    chosen = [leaf for leaf in leaves(cls) if leaf.path[0] in sections or ".".join(leaf.path) in sections]
+    return _parse_leaves(parser, argv, cls, base, chosen, "task")
+
+
+def _parse_leaves(
+    parser: Parser, argv: Sequence[str], cls: type[C], base: C, chosen: Sequence[Leaf], top: str
+) -> tuple[argparse.Namespace, C]:
+    """Read ``argv`` with a flag for each chosen leaf; ``top`` is the heading of those that are in no section."""
     groups: dict[str, Any] = {}
-    for leaf in leaves(cls):
-        section = leaf.path[0] if len(leaf.path) > 1 else task
+    for leaf in chosen:
+        section = leaf.path[0] if len(leaf.path) > 1 else top
         if section not in groups:
             groups[section] = parser.add_argument_group(section)
         _add_flag(groups[section], leaf, leaf.get(base))
     arguments = parser.parse_args(argv)
     values: dict[str, Any] = {}
-    for leaf in leaves(cls):
+    for leaf in chosen:
         if hasattr(arguments, dest := ".".join(leaf.path)):
             given = getattr(arguments, dest)
             delattr(arguments, dest)

@@ -68,6 +68,10 @@ class ModelConfig:
     stages: Annotated[int, Field(ge=1, description="stages of refinement")] = 4
     channels: Annotated[int, Field(ge=4, multiple_of=4, description="channels of the features")] = 128
     depth: Annotated[int, Field(ge=1, description="levels of an hourglass, each halves the resolution")] = 4
+    trunk: Annotated[
+        Literal["residual", "resnet18", "resnet34", "resnet50"],
+        Field(description="image to features: the hourglass's own residuals, or the first half of a ResNet"),
+    ] = "residual"
     sharing: Annotated[
         Literal["rpg", "tied", "none"],
         Field(description="stages' weights: generated from a bank, one copy for all stages, or independent"),
@@ -125,6 +129,10 @@ class TrainConfig:
     out: Annotated[Path | None, Field(description="run folder; null makes a new one in runs/")] = None
     resume: Annotated[bool, Field(description="go on from the last checkpoint of the run folder")] = False
     init_from: Annotated[Path | None, Field(description="run folder or model file to start the weights from")] = None
+    trunk_weights: Annotated[
+        str,
+        Field(description="first weights of a resnet trunk: imagenet (torchvision's, downloaded once), none, or FILE"),
+    ] = "imagenet"
     channels_last: Annotated[bool, Field(description="memory format of images and features")] = False
     compile: Annotated[bool, Field(description="compile the model with torch.compile")] = False
     val_every: Annotated[int, Field(ge=1, description="epochs from one validation to the next")] = 1

@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -73,12 +73,9 @@ class Leaf:
 
     @property
     def metavar(self) -> str:
-        """What the help writes for a value: ``rpg|tied|none``, N, X, PATH, or the name in capitals."""
-        first = next(member for member in _members(self.annotation) if member is not type(None))
-        words: dict[Any, str] = {tuple: "N,N", list: "N,N", dict: "NAME=N"}
-        collection = words.get(get_origin(first))
-        word = {int: "N", float: "X", Path: "PATH"}.get(first, self.flag.lstrip("-").upper().replace("-", "_"))
-        return "|".join(self.choices) or collection or word
+        """What the help writes for a value: ``rpg|tied|none``, N, X, PATH, ``N,N``, ``NAME=X,...``, or the name in capitals."""
+        word = _metavar(self.annotation)
+        return self.flag.lstrip("-").upper().replace("-", "_") if word == "NAME" else word
 
     def get(self, config: DataclassInstance) -> Any:
         return functools.reduce(getattr, self.path, config)
@@ -102,32 +99,60 @@ class Leaf:
         raise ConfigError(f"`{label}` is {show(value)}: must be {bounds if out_of_bounds else self.legal}")
 
     def parse(self, text: str) -> Any:
-        """Return the value that ``text`` of the command line means; errors name the flag."""
-        members = _members(self.annotation)
-        value: Any = text
-        if type(None) in members and text.lower() in ("null", "none"):
-            value = None
-        elif not self.takes_text and not self.choices:
-            # Numbers and collections are YAML; `64,96` and `keypoints=17,depth=1` need no brackets.
-            origin = get_origin(members[0])
-            if origin in (tuple, list) and not text.startswith("["):
-                text = f"[{text}]"
-            elif origin is dict and not text.startswith("{"):
-                text = "{" + text.replace("=", ": ") + "}"
-            try:
-                value = yaml.load(text, Loader)
-            except yaml.YAMLError:
-                value = text
-        return self.check(value, self.flag)
+        """Return the value that ``text`` of the command line means; errors name the flag.
+
+        Collections need no brackets: ``64,96``, ``keypoints=17,depth=1``, and ``eye:ear,hip:knee`` for a list of pairs. In
+        brackets they are YAML.
+        """
+        return self.check(_from_text(text, self.annotation), self.flag)
 
 
 def to_text(value: Any) -> str:
     """Return a field's value as the command line writes it; ``Leaf.parse`` reads it back."""
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+    if isinstance(value, Mapping | list | tuple):
+        signs = any(not text or text != text.strip() or set(text) & set(",:=[]{}") for text in _texts(value))
+        return json.dumps(to_plain(value), ensure_ascii=False) if signs else _join(value, ",")
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of all keys and values in a collection."""
+    if isinstance(value, Mapping):
+        yield from map(str, value)
+        value = value.values()
+    for item in value:
+        yield from _texts(item) if isinstance(item, Mapping | list | tuple) else [to_text(item)]
+
+
+def _join(value: Any, separator: str) -> str:
+    if isinstance(value, Mapping):
+        return separator.join(f"{key}={_join(item, ':')}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return separator.join(_join(item, ":") for item in value)
+    return to_text(value)
+
+
+def _from_text(text: str, annotation: Any, separator: str = ",") -> Any:
+    """What text of the command line means, as plain data; text that means nothing stays, for the check to refuse."""
+    members = _members(annotation)
+    if type(None) in members and text.lower() in ("null", "none"):
+        return None
+    first = _first(annotation)
+    origin, args = get_origin(first), get_args(first)
+    if origin is Literal or any(member in (str, Path) for member in members):
+        return text
+    if origin in (tuple, list, dict) and not text.startswith(("[", "{")):
+        parts = [part.strip() for part in text.split(separator)] if text.strip() else []
+        if origin is dict:
+            pairs = {name.strip(): value.strip() for name, sign, value in (part.partition("=") for part in parts) if sign}
+            unique = len(pairs) == len(parts)
+            return {name: _from_text(value, args[1], ":") for name, value in pairs.items()} if unique else text
+        items = args if origin is tuple and args[-1] is not ... and len(args) == len(parts) else [args[0]] * len(parts)
+        return [_from_text(part, item, ":") for part, item in zip(parts, items, strict=True)]
+    try:
+        return yaml.load(text, Loader)  # numbers and booleans are those of YAML
+    except yaml.YAMLError:
+        return text
 
 
 @functools.cache
@@ -191,6 +216,25 @@ def _members(annotation: Any) -> list[Any]:
     return [_plain(m) for m in get_args(plain)] if get_origin(plain) in (Union, types.UnionType) else [plain]
 
 
+def _first(annotation: Any) -> Any:
+    """The first member of a union that is not None, or the type alone."""
+    return next(member for member in _members(annotation) if member is not type(None))
+
+
+def _metavar(annotation: Any, separator: str = ",") -> str:
+    first = _first(annotation)
+    origin, args = get_origin(first), get_args(first)
+    if origin is Literal:
+        return "|".join(map(str, args))
+    if origin is dict:
+        return f"NAME={_metavar(args[1], ':')}{separator}..."
+    if origin is tuple and args[-1] is not ...:
+        return separator.join(_metavar(arg, ":") for arg in args)
+    if origin in (tuple, list):
+        return f"{_metavar(args[0], ':')}{separator}..."
+    return {int: "N", float: "X", Path: "PATH"}.get(first, "NAME")
+
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts", Path: "paths", bool: "booleans"}
 _BOUNDS = {
@@ -234,9 +278,14 @@ def _describe_one(plain: Any) -> str:
 
 
 def _describe_many(annotation: Any) -> str:
+    """Several of them, in words: "whole numbers, each at least 1", "groups of 2 texts"."""
     bounds = _bounds(annotation)
-    plain = _plain(annotation)
-    return _PLURALS.get(plain, str(plain)) + (f", each {bounds}" if bounds else "")
+    first = _first(annotation)
+    if get_origin(first) in (tuple, list):
+        return "groups of " + _describe_one(first).removeprefix("a list of ")
+    if get_origin(first) is Literal:
+        return "words, each " + _describe_one(first)
+    return _PLURALS.get(first, str(first)) + (f", each {bounds}" if bounds else "")
 
 
 def show(value: Any) -> str:

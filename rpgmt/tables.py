@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
         metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage.
         label: What they are measured on, with the source of the boxes.
     """
-    names = [name for name in metrics if "/" not in name]
+    names = [name for name in metrics if "/" not in name and ":" not in name]
     stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
     table = Table(title=label, title_justify="left")
     table.add_column("stage")
@@ -45,6 +45,48 @@ def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
     for stage in stages:
         values = [metrics.get(f"{stage}/{name}") for name in names]
         table.add_row(stage.removeprefix("stage_"), *("n/a" if v is None else f"{v:.3f}" for v in values))
+    return table
+
+
+def details_table(metrics: Mapping[str, float | None], metric: str, label: str) -> Table:
+    """One metric of every key point or class: a row each, a column for every stage.
+
+    Args:
+        metrics: Holds `stage_1/PCK@0.2:left_ankle`, …
+        metric: e.g. `PCK@0.2`.
+        label: What is measured.
+    """
+    names = [name for name in metrics if name.startswith(f"{metric}:")]
+    stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
+    table = Table(title=f"{metric}, {label}", title_justify="left")
+    for column in ("", *(f"stage {stage.removeprefix('stage_')}" for stage in stages)):
+        table.add_column(column, justify="right" if column else "left")
+    for name in [*names, metric]:
+        values = [metrics[f"{stage}/{name}"] for stage in stages]
+        table.add_row(name.partition(":")[2] or "all", *("n/a" if v is None else f"{v:.3f}" for v in values))
+    return table
+
+
+def anytime_table(
+    metrics: Mapping[str, float | None], costs: Sequence[Mapping[str, Any]], names: Sequence[str], label: str
+) -> Table:
+    """Accuracy and cost of stopping after each stage: one row a stage.
+
+    Args:
+        metrics: Holds `stage_1/AP`, …
+        costs: `stage`, `macs` and `ms` of each number of stages, as `rpgmt.engine.anytime.stage_costs` gives them.
+        names: The metrics that are shown, without their stage.
+        label: What is measured, on what.
+    """
+    table = Table(title=label, title_justify="left")
+    for column in ("stop after", *names, "MACs (G)", "of all", "ms", "of all"):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        values = [metrics.get(f"stage_{cost['stage']}/{name}") for name in names]
+        cells = ["n/a" if value is None else f"{value:.3f}" for value in values]
+        for key, scale, form in (("macs", 1e9, ".3f"), ("ms", 1, ".1f")):
+            cells += [format(cost[key] / scale, form), f"{cost[key] / costs[-1][key]:.0%}"]
+        table.add_row(str(cost["stage"]), *cells)
     return table
 
 

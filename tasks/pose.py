@@ -1,7 +1,7 @@
 """Human pose estimation: key points of each person, top-down, refined stage by stage.
 
 A person's box is cut out of the image and scaled to the network's input; every stage predicts a heat map for each key point.
-Accuracy is COCO's, for every stage.
+Accuracy is measured for every stage, as the data set's own protocol has it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import Flag, ModelConfig, TrainConfig
+from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from rpgmt.codecs.codec import Codec
     from rpgmt.data.coco import CocoPeople
-    from rpgmt.data.pose import PoseCrops
+    from rpgmt.data.pose import MixedCrops, PoseCrops
+    from rpgmt.metrics.coco import CocoEvaluator
+    from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
 
 HEAD = "keypoints"
+
+Protocol = Literal["coco", "crowdpose", "pck", "pckh"]
+PROTOCOLS: dict[str, Protocol] = {"synthetic": "coco", "coco": "coco", "crowdpose": "crowdpose", "lsp": "pck", "mpii": "pckh"}
+"""How accuracy is measured on each data set."""
+
+MONITORS: dict[Protocol, str] = {"coco": "AP", "crowdpose": "AP", "pck": "PCK@0.2", "pckh": "PCKh@0.5"}
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +43,62 @@ class DataConfig:
     """People, and how they are cut out of their images."""
 
     name: Annotated[
-        Literal["synthetic", "coco", "lsp"],
-        Field(description="people that are drawn here, or files in COCO's format under the data root"),
+        Literal["synthetic", "coco", "crowdpose", "mpii", "lsp"],
+        Field(description="people that are drawn here, or the files of a data set; coco is any set in COCO's format"),
         Flag("--data"),
     ] = "synthetic"
     root: Annotated[Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root")] = (
         Path(".data")
     )
+    also: Annotated[
+        tuple[str, ...], Field(description="further training sets, NAME=DIR each; their key points are taken over by name")
+    ] = ()
+    detections: Annotated[
+        Path | None, Field(description="JSON file of detected boxes to validate on, in COCO's result format; null: true boxes")
+    ] = None
+    detection_threshold: Annotated[float, Field(ge=0, description="detections with a lower score are left out")] = 0.0
+    sigmas: Annotated[tuple[float, ...] | None, Field(description="OKS sigmas of the key points; null: the data set's")] = None
+    flip_pairs: Annotated[Pairs | None, Field(description="names of left and right key points; null: the data set's")] = None
+    skeleton: Annotated[Pairs | None, Field(description="names that are joined in pictures; null: the data set's")] = None
     image_size: Annotated[int, Field(ge=32, le=1024, description="synthetic: width and height of an image")] = 96
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box")] = 1.25
-    flip: Annotated[float, Field(ge=0, le=1, description="augmentation: probability of a mirror image")] = 0.5
-    scale: Annotated[float, Field(ge=0, lt=1, description="augmentation: size changes by up to ± this part")] = 0.25
-    rotation: Annotated[float, Field(ge=0, le=180, description="augmentation: up to ± so many degrees")] = 30.0
-    shift: Annotated[float, Field(ge=0, le=1, description="augmentation: up to ± this part of the crop")] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
+
+    flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
+    scale: Annotated[float, Field(ge=0, lt=1, description="size changes by up to ± this part")] = 0.25
+    rotation: Annotated[float, Field(ge=0, le=180, description="up to ± so many degrees")] = 30.0
+    rotation_probability: Annotated[float, Field(ge=0, le=1, description="of a rotation")] = 1.0
+    shift: Annotated[float, Field(ge=0, le=1, description="up to ± this part of the crop")] = 0.0
+    shift_probability: Annotated[float, Field(ge=0, le=1, description="of a shift")] = 1.0
+    half_body: Annotated[float, Field(ge=0, le=1, description="probability of a crop of the upper or lower body")] = 0.0
+    pixels: Annotated[float, Field(ge=0, le=1, description="probability of changed colours, blur or noise")] = 0.0
+    occlusion: Annotated[float, Field(ge=0, le=1, description="probability of boxes that hide parts of the crop")] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """From predictions to accuracy."""
+
+    protocol: Annotated[Protocol | None, Field(description="what is measured; null: what is usual for the data set")] = None
+    flip_test: Annotated[bool, Field(description="average the maps of the crop and of its mirror image")] = False
+    flip_shift: Annotated[
+        int | None, Field(ge=0, le=4, description="flip test: cells to shift the mirror image's maps by; null: the codec's own")
+    ] = None
+    rescoring: Annotated[
+        Literal["mean", "box_mean", "box_mean_max"],
+        Field(
+            description="a person's score: mean of its points' scores, box score × mean of those over 0.2, or box + mean + max"
+        ),
+    ] = "mean"
+    nms: Annotated[Literal["none", "hard", "soft"], Field(description="suppression of people found twice, by OKS")] = "none"
+    nms_threshold: Annotated[float, Field(gt=0, le=1, description="OKS above which two people are one")] = 0.9
+    stop_after: Annotated[int | None, Field(ge=1, description="compute so many stages only; null: all")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +107,31 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    loss: Annotated[
-        Literal["cross_entropy", "mse"], Field(description="of the heat maps: soft-max cross-entropy or squared error")
-    ] = "cross_entropy"
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    codec: Annotated[
+        Literal["heatmap", "msra", "dark", "udp"],
+        Field(description="key points to heat maps and back: this library's own, or as those papers have it"),
+    ] = "heatmap"
     sigma: Annotated[float, Field(gt=0, description="standard deviation of the target's Gaussian in map cells")] = 1.0
+    loss: Annotated[
+        Literal["cross_entropy", "mse", "ohkm"],
+        Field(description="of the heat maps: soft-max cross-entropy, squared error, or that of the hardest points alone"),
+    ] = "cross_entropy"
+    hard_keypoints: Annotated[int, Field(ge=1, description="loss ohkm: key points of each person that count")] = 8
+    stage_weights: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...] | None, Field(description="weight of each stage's loss; null: 1 for all")
+    ] = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.loss == "cross_entropy" and self.codec != "heatmap":
+            raise ConfigError(f"`loss` is cross_entropy: codec {self.codec} decodes maps that are trained by mse or ohkm")
+        stages, stop = self.model.stages, self.evaluation.stop_after
+        if self.stage_weights is not None and (len(self.stage_weights) != stages or not any(self.stage_weights)):
+            raise ConfigError(f"`stage_weights` is {self.stage_weights}: give one for each of {stages} stages, not all 0")
+        if stop is not None and stop > stages:
+            raise ConfigError(f"`stop_after` is {stop}: the network has {stages} stages")
 
 
 def build(config: Config) -> PoseTask:
@@ -71,7 +143,7 @@ def build(config: Config) -> PoseTask:
 
 
 class PoseTask(Task):
-    """Crops of people, heat maps from every stage, COCO's accuracy of every stage."""
+    """Crops of people, heat maps from every stage, the accuracy of every stage."""
 
     name = "pose"
 
@@ -79,50 +151,58 @@ class PoseTask(Task):
         import torch
 
         from rpgmt import models
-        from rpgmt.codecs.heatmap import Heatmap
-        from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse
 
         if set(config.model.heads) != {HEAD}:
             raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
         self.config = config
-        self.monitor = "PCK@0.2" if config.data.name == "lsp" else "AP"
+        self.protocol = config.evaluation.protocol or PROTOCOLS[config.data.name]
+        self.monitor = MONITORS[self.protocol]
         self.model = models.build(config.model)
-        width, height = config.model.input_size
-        self.codec = Heatmap(
-            input_size=(width, height),
-            heatmap_size=(width // models.STRIDE, height // models.STRIDE),
-            sigma=config.sigma,
-            maps="logits" if config.loss == "cross_entropy" else "values",
-        )
-        self.heatmap_loss = heatmap_cross_entropy if config.loss == "cross_entropy" else heatmap_mse
+        self.codec = _codec(config, models.STRIDE)
         # Mean and deviation of ImageNet's colours, 0 to 255: the field's convention, which pretrained trunks expect.
         self._mean = torch.tensor([123.675, 116.28, 103.53])
         self._deviation = torch.tensor([58.395, 57.12, 57.375])
 
     @cached_property
-    def train_data(self) -> PoseCrops:  # type: ignore[override]
-        from rpgmt.data.pose import Augmentation
+    def train_data(self) -> PoseCrops | MixedCrops:  # type: ignore[override]
+        from rpgmt.data.pose import Augmentation, MixedCrops
+        from rpgmt.data.remap import remap
 
-        data = self.config.data
-        changes = Augmentation(flip=data.flip, scale=data.scale, rotation=data.rotation, shift=data.shift)
-        return self._crops("train", changes)
+        changes = Augmentation(**vars(self.config.augmentation))
+        people = self._people("train")
+        sets = [people]
+        for entry in self.config.data.also:
+            name, _, root = entry.partition("=")
+            if name not in PROTOCOLS or name == "synthetic" or not root:
+                names = ", ".join(other for other in PROTOCOLS if other != "synthetic")
+                raise UserError(f"`also` is {entry!r}: give NAME=DIR with a name of {names}")
+            sets.append(remap(_read(name, Path(root), "train"), people.keypoints))
+        crops = [self._crops(part, changes) for part in sets]
+        return crops[0] if len(crops) == 1 else MixedCrops(crops)
 
     @cached_property
     def val_data(self) -> PoseCrops:  # type: ignore[override]
-        return self._crops("val", None)
+        data, people = self.config.data, self._people("val")
+        if data.detections is not None:
+            if self.protocol in ("pck", "pckh"):
+                raise UserError(f"`detections` is {data.detections}: {self.protocol} is measured on true boxes; leave them out")
+            people = people.with_detections(data.detections, data.detection_threshold)
+        return self._crops(people, None)
 
     @property
     def data_summary(self) -> dict[str, Any]:
         """What the run is trained and validated on, for `metrics.json`."""
         data = self.config.data
         root = {} if data.name == "synthetic" else {"root": str(data.root)}
+        also = {"also": list(data.also)} if data.also else {}
         sizes = {"train_people": len(self.train_data), "val_people": len(self.val_data)}
-        return {"name": data.name, **root, "boxes": self.val_data.people.boxes, **sizes}
+        return {"name": data.name, **root, **also, "boxes": self.val_data.people.boxes, **sizes}
 
     @property
     def metric_label(self) -> str:
         """What the accuracy is over, for tables."""
-        return f"{self.config.data.name} val, {self.val_data.people.boxes}"
+        flip = ", flip test" if self.config.evaluation.flip_test else ""
+        return f"{self.config.data.name} val, {self.val_data.people.boxes}{flip}"
 
     def images(self, batch: Batch) -> Tensor:
         pixels = batch["image"]
@@ -131,50 +211,71 @@ class PoseTask(Task):
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
-        return {
-            f"stage_{k}/{HEAD}": self.heatmap_loss(output[HEAD], target, weights) for k, output in enumerate(outputs, start=1)
-        }
+        stage_weights = self.config.stage_weights or (1.0,) * self.config.model.stages
+        losses = {}
+        for k, (output, weight) in enumerate(zip(outputs, stage_weights, strict=False), start=1):
+            total, count = self._heatmap_loss(output[HEAD], target, weights)
+            losses[f"stage_{k}/{HEAD}"] = (weight * total, count)
+        return losses
+
+    def infer(self, model: nn.Module, images: Tensor) -> Outputs:
+        """Maps of the stages that are asked for, with the flip test averaged with those of the mirror image."""
+        from rpgmt.codecs.flip import average_with_mirror
+
+        evaluation = self.config.evaluation
+        outputs: Outputs = model(images, stop_after=evaluation.stop_after)
+        if not evaluation.flip_test:
+            return outputs
+        mirrored: Outputs = model(images.flip(-1), stop_after=evaluation.stop_after)
+        order = self.val_data.people.keypoints.flip_order
+        kind: Literal["logits", "values"] = "logits" if self.config.loss == "cross_entropy" else "values"
+        shift = self.codec.flip_shift if evaluation.flip_shift is None else evaluation.flip_shift
+        return [
+            {HEAD: average_with_mirror(one[HEAD], other[HEAD], order, shift=shift, kind=kind)}
+            for one, other in zip(outputs, mirrored, strict=True)
+        ]
 
     def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, Any]]:
-        """For each person its index, and for each stage the points in image pixels and scores, as one detection."""
-        from rpgmt.metrics.keypoints import keypoint_results
+        """For each person its index, and for each stage (K, 3): x and y in pixels of the image, score."""
+        import numpy as np
 
-        people = self.val_data.people
-        indices = batch["index"].tolist()
-        image_ids = [people.people[index].image["id"] for index in indices]
+        from rpgmt.data.transforms import transform_points
+
         to_image = batch["to_image"].cpu().numpy()
         stages = []
         for output in outputs:
-            points, scores = self.codec.decode(output[HEAD])
-            found = keypoint_results(points.cpu().numpy(), scores.cpu().numpy(), to_image, image_ids, people.category_id)
-            stages.append(found)
-        return [{"index": index, "stages": list(found)} for index, *found in zip(indices, *stages, strict=True)]
+            points, scores = (values.cpu().numpy().astype(np.float64) for values in self.codec.decode(output[HEAD]))
+            stages.append(np.concatenate([transform_points(to_image, points), scores[..., None]], axis=-1))
+        return [{"index": index, "stages": list(poses)} for index, *poses in zip(batch["index"].tolist(), *stages, strict=True)]
 
     def metrics(self, predictions: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-        """COCO's ten numbers, of the last stage under their own names and of stage k under `stage_k/…`."""
-        import numpy as np
-
-        from rpgmt.metrics.keypoints import coco_keypoint_metrics
-        from rpgmt.metrics.pck import pck_metrics, torso_sizes
-
-        people = self.val_data.people
+        """The protocol's numbers, of the last stage under their own names and of stage k under `stage_k/…`."""
         # Equal scores are ranked by their order, which must not depend on how processes shared the people out.
         ordered = sorted(predictions, key=lambda record: record["index"])
-        metrics: dict[str, float | None] = {}
         stages = len(ordered[0]["stages"])
-        for k in range(stages):
-            results = [record["stages"][k] for record in ordered]
-            numbers = coco_keypoint_metrics(people.annotations, results, people.keypoints)
-            if self.config.data.name == "lsp":
-                names = people.keypoints.names
-                chosen = [people.people[record["index"]] for record in ordered]
-                truth, valid = np.stack([p.keypoints for p in chosen]), np.stack([p.visibility for p in chosen])
-                found = np.array([result["keypoints"] for result in results]).reshape(len(results), -1, 3)[..., :2]
-                sizes = torso_sizes(truth, valid, names)
-                assert sizes is not None
-                numbers = pck_metrics(found, truth, valid, sizes, names) | numbers
-            metrics |= {f"stage_{k + 1}/{name}": value for name, value in numbers.items()}
-        return {name: metrics[f"stage_{stages}/{name}"] for name in numbers} | metrics
+        each = [self._measure(ordered, k) for k in range(stages)]
+        return each[-1] | {f"stage_{k}/{name}": value for k, of in enumerate(each, 1) for name, value in of.items()}
+
+    def results(self, predictions: Sequence[dict[str, Any]], stage: int = -1) -> list[dict[str, Any]]:
+        """What a stage found in COCO's result format, rescored and suppressed as the config says."""
+        import numpy as np
+
+        from rpgmt.metrics.nms import suppress
+        from rpgmt.metrics.results import keypoint_results, rescore
+
+        evaluation, people = self.config.evaluation, self.val_data.people
+        ordered = sorted(predictions, key=lambda record: record["index"])
+        found = [people.people[record["index"]] for record in ordered]
+        poses = np.stack([record["stages"][stage] for record in ordered])
+        boxes = np.array([person.score for person in found])
+        # In float32, in which the maps are: published figures on small sets depend on how it breaks ties.
+        scores = rescore(boxes, poses[..., 2].astype(np.float32), evaluation.rescoring)
+        results = keypoint_results(poses, scores, [person.image["id"] for person in found], people.category_id)
+        if evaluation.nms == "none":
+            return results
+        # The area of the enlarged box, as the field has it; the person's own is not known of a detection.
+        areas = np.array([self.config.data.padding**2 * person.box[2] * person.box[3] for person in found])
+        return suppress(results, areas, people.keypoints, kind=evaluation.nms, threshold=evaluation.nms_threshold)
 
     def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:
         """Writes `predictions.png`: people of the validation set as annotated, and as found by each stage."""
@@ -190,39 +291,99 @@ class PoseTask(Task):
         shown = sorted(predictions, key=lambda record: record["index"])
         for record in shown[:: max(1, len(shown) // 8)][:8]:
             crop = crops[0, record["index"]]
+            annotated = crop["visibility"] != 0
             truth = np.concatenate([crop["keypoints"], crop["visibility"][:, None]], axis=1)
             row = [draw_pose(crop["image"], truth, skeleton, flip_pairs=pairs, scale=scale)]
-            for found in record["stages"]:
-                points = np.array(found["keypoints"]).reshape(-1, 3)
+            for pose in record["stages"]:
+                points = pose.copy()
                 points[:, :2] = transform_points(invert(crop["to_image"]), points[:, :2])
-                points[crop["visibility"] == 0, 2] = 0  # no truth to compare with
+                if annotated.any():  # nothing is annotated where the box is a detector's
+                    points[~annotated, 2] = 0  # no truth to compare with
                 row.append(draw_pose(crop["image"], points, skeleton, flip_pairs=pairs, scale=scale))
             rows.append(row)
         titles = ["annotated", *(f"stage {k + 1}" for k in range(len(rows[0]) - 1))]
         save_png(folder / "predictions.png", contact_sheet(rows, titles))
 
-    def _crops(self, split: Literal["train", "val"], changes: Any) -> PoseCrops:
+    def _heatmap_loss(self, maps: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
+
+        if self.config.loss == "ohkm":
+            return heatmap_ohkm(maps, target, weights, self.config.hard_keypoints)
+        loss = heatmap_cross_entropy if self.config.loss == "cross_entropy" else heatmap_mse
+        return loss(maps, target, weights)
+
+    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
+        """Writes what the last stage found in COCO's result format."""
+        from rpgmt.metrics.results import save_results
+
+        save_results(path, self.results(predictions))
+
+    @cached_property
+    def _evaluator(self) -> CocoEvaluator | CrowdPoseEvaluator:
+        from rpgmt.metrics.coco import CocoEvaluator
+        from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
+
+        people = self.val_data.people
+        return (CocoEvaluator if self.protocol == "coco" else CrowdPoseEvaluator)(people.annotations, people.keypoints)
+
+    def _measure(self, ordered: Sequence[dict[str, Any]], stage: int) -> dict[str, float | None]:
+        import numpy as np
+
+        from rpgmt.metrics.pck import head_pck, torso_pck
+
+        if self.protocol in ("coco", "crowdpose"):
+            return self._evaluator.metrics(self.results(ordered, stage))
+        measure = torso_pck if self.protocol == "pck" else head_pck
+        poses = np.stack([record["stages"][stage] for record in ordered])
+        return measure(self.val_data.people, [record["index"] for record in ordered], poses)
+
+    def _crops(self, people: CocoPeople, changes: Any) -> PoseCrops:
         from rpgmt.data.pose import PoseCrops
 
-        people = self._people(split)
-        outputs = self.config.model.heads[HEAD]
-        if len(people.keypoints) != outputs:
+        if len(people.keypoints) != self.config.model.heads[HEAD]:
             raise UserError(
                 f"`heads` is {self.config.model.heads}: the data has {len(people.keypoints)} key points, give "
                 f"--heads {HEAD}={len(people.keypoints)}"
             )
-        data = self.config.data
-        return PoseCrops(
-            people, self.config.model.input_size, augment=changes, seed=self.config.train.seed, padding=data.padding
-        )
+        seed, padding = self.config.train.seed, self.config.data.padding
+        return PoseCrops(people, self.config.model.input_size, augment=changes, seed=seed, padding=padding)
 
     def _people(self, split: Literal["train", "val"]) -> CocoPeople:
         from rpgmt.data import synthetic
         from rpgmt.data.coco import CocoPeople, find_files
 
         data = self.config.data
+        if data.name == "coco":
+            files = find_files(data.root, split)
+            return CocoPeople.from_files(*files, sigmas=data.sigmas, flip_pairs=data.flip_pairs, skeleton=data.skeleton)
+        for name in ("sigmas", "flip_pairs", "skeleton"):
+            if getattr(data, name) is not None:
+                raise UserError(f"`{name}` is {getattr(data, name)}: {data.name} has its own; give it for data coco only")
         if data.name != "synthetic":
-            return CocoPeople.from_files(*find_files(data.root, split))
+            return _read(data.name, data.root, split)
         count = data.train_images if split == "train" else data.val_images
         scenes = synthetic.load(data.root, count=count, size=data.image_size, split=split)
         return CocoPeople(scenes.document(), scenes.read_image, name=f"synthetic {split}")
+
+
+def _read(name: str, root: Path, split: str) -> CocoPeople:
+    from rpgmt.data.coco import CocoPeople, find_files
+    from rpgmt.data.crowdpose import read_crowdpose
+    from rpgmt.data.lsp import read_lsp
+    from rpgmt.data.mpii import read_mpii
+
+    if name == "coco":
+        return CocoPeople.from_files(*find_files(root, split))
+    return {"crowdpose": read_crowdpose, "lsp": read_lsp, "mpii": read_mpii}[name](root, split)
+
+
+def _codec(config: Config, stride: int) -> Codec:
+    from rpgmt.codecs.heatmap import Heatmap
+    from rpgmt.codecs.msra import Msra
+    from rpgmt.codecs.udp import Udp
+
+    width, height = config.model.input_size
+    sizes: Any = {"input_size": (width, height), "heatmap_size": (width // stride, height // stride), "sigma": config.sigma}
+    if config.codec == "heatmap":
+        return Heatmap(**sizes, maps="logits" if config.loss == "cross_entropy" else "values")
+    return Udp(**sizes) if config.codec == "udp" else Msra(**sizes, dark=config.codec == "dark")

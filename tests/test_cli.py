@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from rpgmt.cli import Parser, TaskModule, find_tasks, parse_config, parse_train, run
+from rpgmt.cli import Parser, TaskModule, find_tasks, parse_config, parse_overrides, parse_train, run
 from rpgmt.config import Flag, ModelConfig, TrainConfig, UserError, to_yaml
 
 
@@ -180,6 +180,53 @@ def test_config_flags_beside_arguments_of_a_tools_own(configs: Path) -> None:
     arguments, config = parse_config(parser, argv, "pose", Config, configs=configs)
     assert arguments.json == Path("x.json")
     assert config == replaced(PRESET, "model", stages=3)
+
+
+SAVED = Config(data=DataConfig(name="coco"), loss="cross_entropy", train=TrainConfig(batch_size=7, lr=0.5))
+SECTIONS = ("data", "loss", "train.batch_size", "train.device", "no_such_section")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], SAVED),
+        (["--data", "synthetic", "--data-root", "x"], replaced(SAVED, "data", name="synthetic", root=Path("x"))),
+        (["--batch-size", "3"], replaced(SAVED, "train", batch_size=3)),
+        (["--loss", "mse"], dataclasses.replace(SAVED, loss="mse")),
+    ],
+)
+def test_flags_of_chosen_sections_override_a_saved_config(flags: list[str], expected: Config) -> None:
+    arguments, config = parse_overrides(make_parser(), ["run", "--json", "x.json", *flags], Config, SAVED, SECTIONS)
+    assert config == expected
+    assert vars(arguments) == {"model": Path("run"), "json": Path("x.json"), "stop_after": None}
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--stages", "3"], "`--stages` is not a flag of `tool.py`"),  # a section that was not chosen
+        (["--lr", "3"], "`--lr` is not a flag of `tool.py`"),  # a field that was not chosen of its section
+        (["--config", "coco"], "`--config` is not a flag of `tool.py`"),
+        (["--batch-size", "0"], "`--batch-size` is 0: must be at least 1"),
+    ],
+)
+def test_other_flags_are_one_line(flags: list[str], line: str) -> None:
+    with pytest.raises(UserError) as error:
+        parse_overrides(make_parser(), ["run", *flags], Config, SAVED, SECTIONS)
+    assert str(error.value).startswith(line)
+
+
+def test_help_of_chosen_sections_shows_the_saved_values(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_overrides(make_parser(), ["--help"], Config, SAVED, SECTIONS)
+    text = " ".join(capsys.readouterr().out.split())
+    for piece in (
+        "data: --data synthetic|coco data set, 100% of it (default: coco)",
+        "at least 1 (default: 7)",
+        "task: --loss",
+    ):
+        assert piece in text
+    assert "--stages" not in text
 
 
 def make_parser() -> Parser:

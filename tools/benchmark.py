@@ -1,132 +1,29 @@
 #!/usr/bin/env python
-"""Measure ratios within one run: tools/benchmark.py step [--config NAME|FILE] [flags]"""
+"""Measure ratios within one run: tools/benchmark.py {step,loader} [flags]"""
 
 from __future__ import annotations
 
-import dataclasses
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import tasks as task_package
 from rpgmt import cli
 from rpgmt.errors import UserError
+from tools.benchmarks import loader, step
 
-if TYPE_CHECKING:
-    import torch
-
-SHARINGS = ("none", "tied", "rpg")
+BENCHMARKS = {"step": step, "loader": loader}
 
 
 def main(argv: list[str]) -> int:
     """Runs one benchmark."""
-    if argv[:1] != ["step"]:
-        if argv[:1] in (["-h"], ["--help"]):
-            print(f"usage: benchmark.py step [flags]\n\n{__doc__}\n\n`benchmark.py step --help` lists the flags.")
-            return 0
-        raise UserError(f"`{argv[0] if argv else ''}` is not a benchmark: give step")
-    return step(argv[1:])
-
-
-def step(argv: list[str]) -> int:
-    """Times a training step of the same pose network with stages independent, tied and generated.
-
-    The kinds take turns, so that whatever else the machine does meets all of them; a ratio is of neighbouring turns.
-    """
-    name = "pose"
-    parser = cli.Parser(prog="benchmark.py step", description=step.__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each kind (default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
-    arguments, config = cli.parse_config(parser, argv, name, cli.find_tasks(task_package)[name].Config)
-    if arguments.rounds < 1:
-        raise UserError(f"`--rounds` is {arguments.rounds}: give at least 1")
-
-    import torch
-    from rich.progress import track
-
-    from rpgmt.engine.evaluate import pick_device
-    from rpgmt.tables import print_table, write_json
-
-    device = torch.device(pick_device(config.train.device))
-    steps = {sharing: _training_step(config, sharing, device) for sharing in SHARINGS}
-    for run in steps.values():
-        run()  # tables, memory and kernels are made in the first one
-        run()
-    seconds: dict[str, list[float]] = {sharing: [] for sharing in SHARINGS}
-    for turn in track(range(arguments.rounds), "training steps", transient=True):
-        for sharing in SHARINGS[turn % 3 :] + SHARINGS[: turn % 3]:
-            seconds[sharing].append(_time(steps[sharing], device))
-    rows = [_row(sharing, seconds) for sharing in SHARINGS]
-    title = (
-        f"training step, {config.model.stages} stages, batch {config.train.batch_size}, {config.model.input_size[0]}×"
-        f"{config.model.input_size[1]}, {device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
-    print_table(_table(title, rows))
-    if arguments.json:
-        write_json(arguments.json, {"title": title, "rounds": arguments.rounds, "rows": rows})
-    return 0
-
-
-def _training_step(config: Any, sharing: str, device: torch.device) -> Callable[[], None]:
-    """Forward, loss, backward and optimizer step on random images, as training runs them."""
-    import torch
-
-    from rpgmt import models, parameter_groups
-
-    torch.manual_seed(config.train.seed)
-    model = models.build(dataclasses.replace(config.model, sharing=sharing)).to(device)
-    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    width, height = config.model.input_size
-    images = torch.randn(config.train.batch_size, 3, height, width, device=device).contiguous(memory_format=layout)
-    model.to(memory_format=layout)
-    optimizer = torch.optim.Adam(parameter_groups(model, "adam", 1e-4), fused=True)  # as training does
-    low = {"bf16": torch.bfloat16, "16": torch.float16}.get(config.train.precision)
-
-    def run() -> None:
-        with torch.autocast(device.type, dtype=low, enabled=low is not None):
-            outputs = model(images)
-        loss = sum(prediction.float().square().mean() for stage in outputs for prediction in stage.values())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return run
-
-
-def _time(run: Callable[[], None], device: torch.device) -> float:
-    import torch
-
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def _row(sharing: str, seconds: dict[str, list[float]]) -> dict[str, Any]:
-    own, plain = seconds[sharing], seconds["none"]
-    ratios = sorted(a / b for a, b in zip(own, plain, strict=True))
-    return {
-        "sharing": sharing,
-        "median_ms": 1000 * statistics.median(own),
-        "ratio": statistics.median(ratios),
-        "ratio_quartiles": [ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]],
-    }
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for column in ("sharing", "ms, median", "ratio to none, median", "quartiles"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        low, high = row["ratio_quartiles"]
-        table.add_row(row["sharing"], f"{row['median_ms']:.0f}", f"{row['ratio']:.3f}", f"{low:.3f} … {high:.3f}")
-    return table
+    name = argv[0] if argv else ""
+    if name in ("-h", "--help"):
+        print(f"usage: benchmark.py BENCHMARK [flags]\n\n{__doc__}\n\nbenchmarks:")
+        for known, module in BENCHMARKS.items():
+            print(f"  {known:8}{(module.__doc__ or '').splitlines()[0]}")
+        print("\n`benchmark.py BENCHMARK --help` lists the flags.")
+        return 0
+    if name not in BENCHMARKS:
+        raise UserError(f"`{name}` is not a benchmark: give one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name].main(argv[1:])
 
 
 if __name__ == "__main__":

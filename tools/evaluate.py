@@ -1,52 +1,90 @@
 #!/usr/bin/env python
-"""Evaluate a run folder or model file: tools/evaluate.py runs/pose-1 [--data coco --data-root DIR]"""
+"""Evaluate a run folder or model file: tools/evaluate.py runs/pose-1 [--data coco --data-root DIR] [flags]"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import tasks as task_package
 from rpgmt import cli
 from rpgmt.config import from_dict
 from rpgmt.errors import UserError
 
+SECTIONS = ("data", "evaluation")
+"""Of a model's config, what may be another way here than where it was trained."""
+
 
 def main(argv: list[str]) -> int:
     """Prints the metrics of every stage over the validation set."""
-    parser = cli.Parser(prog="evaluate.py", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="run folder or model file")
-    parser.add_argument("--data", help="another data set than the model was trained on")
-    parser.add_argument("--data-root", help="folder of that data")
-    parser.add_argument("--batch-size", type=int, default=64, help="people at a time (default: 64)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics here, too")
-    arguments = parser.parse_args(argv)
-    if arguments.batch_size < 1:
-        raise UserError(f"`--batch-size` is {arguments.batch_size}: give at least 1")
+    tasks = cli.find_tasks(task_package)
+    if not argv or argv[0].startswith("-"):  # the flags' defaults are the model's: it comes first
+        if not {"-h", "--help"} & set(argv):
+            raise UserError("`MODEL` is missing: give a run folder or model file first, e.g. evaluate.py runs/pose-1")
+        module = next(iter(tasks.values()))
+        cli.parse_overrides(_parser(), argv, module.Config, module.Config(), SECTIONS)
+
+    from rpgmt.engine.model_file import load_model, read_config
+
+    saved = read_config(argv[0])
+    if saved.get("task") not in tasks:
+        raise UserError(f"{argv[0]} is of the task {saved.get('task')!r}: tasks here: {', '.join(tasks)}")
+    module = tasks[saved.pop("task")]
+    trained = from_dict(module.Config, saved)
+    arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained, SECTIONS)
+    if config.data.name != trained.data.name and config.data.root == trained.data.root:
+        root = str(module.Config().data.root)  # the folder of the other data is no place for these
+        config = from_dict(module.Config, {"data": {"root": root}}, config)
 
     from rpgmt import bake
+    from rpgmt.engine.anytime import stage_costs
     from rpgmt.engine.evaluate import evaluate, pick_device
-    from rpgmt.engine.model_file import load_model, read_config
-    from rpgmt.tables import metrics_table, print_table, write_json
+    from rpgmt.tables import anytime_table, details_table, metrics_table, print_table, write_json
 
-    pick_device(arguments.device)
-    saved = read_config(arguments.model)
-    tasks = cli.find_tasks(task_package)
-    if saved.get("task") not in tasks:
-        raise UserError(f"{arguments.model} is of the task {saved.get('task')!r}: tasks here: {', '.join(tasks)}")
-    task_module = tasks[saved.pop("task")]
-    config = from_dict(task_module.Config, saved)
-    data = {"name": arguments.data, "root": arguments.data_root}
-    if arguments.data not in (None, config.data.name) and arguments.data_root is None:
-        data["root"] = str(task_module.Config().data.root)  # the folder of the other data is no place for these
-    config = from_dict(task_module.Config, {"data": {k: v for k, v in data.items() if v is not None}}, config)
-    task = task_module.build(config)
-    metrics = evaluate(task, bake(load_model(arguments.model)), batch_size=arguments.batch_size, device=arguments.device)
-    print_table(metrics_table(metrics, f"{arguments.model} on {task.metric_label}"))
+    device = pick_device(arguments.device)
+    task, model = module.build(config), bake(load_model(arguments.model))
+    found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
+    label = f"{arguments.model} on {task.metric_label}"
+    print_table(metrics_table(found.metrics, label))
+    if any(":" in name for name in found.metrics):
+        print_table(details_table(found.metrics, task.monitor, label))
+    record: dict[str, Any] = {"model": arguments.model, "data": task.metric_label, "val": found.metrics}
+    if arguments.costs:
+        record["costs"] = stage_costs(model, config.model.input_size, device)
+        print_table(anytime_table(found.metrics, record["costs"], [task.monitor], f"{label}, one image, {device}"))
+    if arguments.save_results:
+        task.save_results(found.predictions, arguments.save_results)
+        print(f"written: {arguments.save_results}")
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        task.draw(found.predictions, arguments.pictures)
+        print(f"written: {arguments.pictures}")
     if arguments.json:
-        write_json(arguments.json, {"model": arguments.model, "data": task.metric_label, "val": metrics})
+        write_json(arguments.json, record)
     return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.Parser(prog="evaluate.py", description=__doc__)
+    parser.add_argument("model", metavar="MODEL", help="run folder or model file")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="people at a time (default: 64)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
+    parser.add_argument("--costs", action="store_true", help="also print accuracy, multiply-accumulates and time by stage")
+    parser.add_argument(
+        "--save-results", type=Path, metavar="FILE", help="write what the last stage finds, in COCO's result format"
+    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics here, too")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise UserError(f"`--batch-size` is {value}: give at least 1")
+    return value
 
 
 if __name__ == "__main__":

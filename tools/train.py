@@ -34,6 +34,7 @@ def main(argv: list[str]) -> int:
     from rpgmt.engine.fit import fit
     from rpgmt.engine.model_file import load_weights
     from rpgmt.models.counting import count
+    from rpgmt.models.resnet_trunk import load_trunk_weights
     from rpgmt.tables import counts_table, metrics_table, print_table
 
     task = tasks[name].build(config)
@@ -41,6 +42,10 @@ def main(argv: list[str]) -> int:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
         if first:
             print(f"weights from {config.train.init_from}" + (f", fresh: {', '.join(fresh)}" if fresh else ""))
+    elif not config.train.resume:
+        source = load_trunk_weights(task.model, config.train.trunk_weights)
+        if first and source:
+            print(f"trunk: weights from {source}")
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"))

@@ -192,7 +192,7 @@ class Recorder(pl.Callback):
         values |= {f"train/{name}": value for name, value in train_losses.items()}
         if validation is not None:
             numbers = {**validation.losses, **validation.metrics}
-            # Figures of single key points or classes, `PCK@0.2:left_ankle`, stand in metrics.json alone: no curves for hundreds.
+            # Figures of single key points or classes, `PCK@0.2:left_ankle`, are in metrics.json alone: no hundreds of curves.
             values |= {f"val/{name}": value for name, value in numbers.items() if ":" not in name}
         epoch = round(module.loader.batch / module.loader.batches_per_epoch, 3)
         self._table.add({"epoch": epoch, "step": module.step, "seconds": round(self._elapsed(), 2), **values})

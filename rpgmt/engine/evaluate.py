@@ -40,8 +40,8 @@ def evaluate(
     workers: int = 0,
     device: str = "auto",
     channels_last: bool = False,
-) -> dict[str, float | None]:
-    """Return the metrics of ``model`` over ``task.val_data``; None for a metric that does not apply.
+) -> Validation:
+    """Return the metrics, losses and predictions of ``model`` over ``task.val_data``.
 
     Bake the model first (`rpgmt.bake`): its weights are then generated once. It is moved to the device and put in
     evaluation mode. A terminal shows a progress bar.
@@ -61,7 +61,7 @@ def evaluate(
     batches = track(loader, "evaluate", disable=not sys.stdout.isatty(), transient=True)
     validation = validate(task, model.to(place).eval(), batches, place, channels_last=channels_last)
     assert validation is not None  # one process
-    return validation.metrics
+    return validation
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def validate(
         for cpu_batch in batches:
             batch = to_device(cpu_batch, device)
             with precision():
-                outputs = model(images(task, batch, channels_last))
+                outputs = task.infer(model, images(task, batch, channels_last))
                 losses = task.losses(outputs, batch)
             predictions += task.predictions(outputs, batch)
             for name, (total, count) in losses.items():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rpgmt.config import ModelConfig, from_dict
 from rpgmt.errors import UserError
 from rpgmt.models import build
+from rpgmt.models.refinement import Refinement
 from rpgmt.rpg.bank import Bank
 
 FORMAT = "rpgmt-1"
@@ -51,7 +52,7 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def load_model(path: Path | str) -> nn.Module:
+def load_model(path: Path | str) -> Refinement:
     """The network of a run folder or model file, with its weights, in evaluation mode on the CPU.
 
     Raises:

@@ -6,6 +6,8 @@ import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rpgmt.errors import UserError
+
 if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
     from torch import Tensor, nn
 
@@ -45,6 +47,11 @@ class Task(abc.ABC):
     def images(self, batch: Batch) -> Tensor:
         """Return the model's input (B, 3, H, W), floating point, on the batch's device."""
 
+    def infer(self, model: nn.Module, images: Tensor) -> Outputs:
+        """Return the outputs that validation measures; by default those of one forward pass."""
+        outputs: Outputs = model(images)
+        return outputs
+
     @abc.abstractmethod
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Return, for each loss, e.g. ``stage_1/keypoints``, its sum over the valid targets and their number.
@@ -66,3 +73,7 @@ class Task(abc.ABC):
 
     def draw(self, predictions: list[Any], folder: Path) -> None:  # noqa: B027 - a task may have nothing to draw
         """Write pictures of the last validation's predictions to the run folder; by default none."""
+
+    def save_results(self, predictions: list[Any], path: Path) -> None:
+        """Write predictions to a file in the format of the field."""
+        raise UserError(f"`save_results` is {path}: the task {self.name} has no format for results")

@@ -8,6 +8,7 @@ from rpgmt.config import ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
 from rpgmt.models.refinement import Refinement, tie_stages
+from rpgmt.models.resnet_trunk import ResNetTrunk
 from rpgmt.rpg.convert import convert
 
 STRIDE = HourglassTrunk.stride
@@ -15,7 +16,7 @@ STRIDE = HourglassTrunk.stride
 
 
 def build(config: ModelConfig) -> Refinement:
-    """A stacked hourglass with the sharing that the config asks for, its weights fresh from torch's global generator.
+    """A stacked hourglass with the trunk and sharing that the config asks for, weights fresh from torch's global generator.
 
     Raises:
         UserError: `rpg_size` is smaller than the number of banks, or a head's name cannot be one.
@@ -23,8 +24,9 @@ def build(config: ModelConfig) -> Refinement:
     for name in config.heads:
         if hasattr(nn.ModuleDict, name):
             raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")
+    trunk = HourglassTrunk(config.channels) if config.trunk == "residual" else ResNetTrunk(config.trunk, config.channels)
     model = Refinement(
-        HourglassTrunk(config.channels),
+        trunk,
         [HourglassStage(config.depth, config.channels) for _ in range(config.stages)],
         config.channels,
         config.heads,

@@ -37,11 +37,17 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of one forward pass over an image of (width, height) pixels."""
+def count_macs(model: nn.Module, input_size: tuple[int, int], stop_after: int | None = None) -> int:
+    """Multiply-accumulates of one forward pass over an image of (width, height) pixels.
+
+    Args:
+        model: The root, converted or not.
+        input_size: (width, height) in pixels.
+        stop_after: Count the first stages of a `Refinement` only, as its forward computes them.
+    """
     # A baked copy without storage: shapes are all that is counted, and the model is left as it is.
     plain = bake(copy.deepcopy(model)).to("meta").eval()
     width, height = input_size
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        plain(torch.empty(1, 3, height, width, device="meta"))
+        plain(torch.empty(1, 3, height, width, device="meta"), **({} if stop_after is None else {"stop_after": stop_after}))
     return int(counter.get_total_flops()) // 2

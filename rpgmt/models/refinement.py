@@ -7,6 +7,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from rpgmt.errors import UserError
+
 
 class Feedback(nn.Module):
     """What one stage hands to the next: its features and predictions by 1×1 convolutions, added to the stage's input."""
@@ -51,11 +53,16 @@ class Refinement(nn.Module):
 
         Args:
             images: (B, 3, H, W), H and W divisible by the trunk's stride.
-            stop_after: Compute this many stages only, at least 1.
+            stop_after: Compute this many stages only, from 1 to all.
 
         Returns:
             For each stage a dict head → (B, outputs, H / stride, W / stride).
+
+        Raises:
+            UserError: `stop_after` is no number of stages that the model has.
         """
+        if stop_after is not None and not 1 <= stop_after <= len(self.stages):
+            raise UserError(f"`stop_after` is {stop_after}: give 1 to {len(self.stages)}, the stages of the model")
         outputs: list[dict[str, Tensor]] = []
         x = self.trunk(images)
         stages = self.stages[:stop_after]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GENERATED, PLAIN, GeneratedLayer, deviation
 from rpgmt.rpg.report import Report, report
 from rpgmt.rpg.size import parse_size
+
+M = TypeVar("M", bound=nn.Module)
 
 Scope = str | Callable[[str], str]
 
@@ -70,7 +73,7 @@ def convert(
     return report(model)
 
 
-def bake(model: nn.Module) -> nn.Module:
+def bake(model: M) -> M:
     """Turns generated layers into plain `nn` layers that hold the weights generated last, bit for bit, in place.
 
     A model without generated layers is left as it is.

@@ -72,7 +72,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The model file holds what validation measured: the moving average.
     model = Net(norm=True)
     model.load_state_dict(weights(out))
-    assert evaluate(task, model, batch_size=BATCH)["score"] == pytest.approx(metrics["val"]["score"], abs=1e-7)
+    assert evaluate(task, model, batch_size=BATCH).metrics["score"] == pytest.approx(metrics["val"]["score"], abs=1e-7)
     assert not same(weights(out), load_checkpoint(out / "checkpoints/last.ckpt")["model"])
 
     printed = capsys.readouterr()

@@ -83,6 +83,30 @@ def test_stopping_early_gives_the_first_stages_predictions() -> None:
             assert torch.equal(whole[name], part[name])
 
 
+def test_stopping_early_costs_only_the_stages_before() -> None:
+    """Counted by hand: the trunk, and for each stage its layers, its heads and, but for the last, its feedback."""
+    model = build(dataclasses.replace(SMALL, sharing="none")).eval()
+
+    def macs(parts: nn.Module) -> int:
+        return count_macs(parts, (64, 48))
+
+    stage = count_macs(nn.Sequential(model.trunk, model.stages[0]), (64, 48)) - macs(model.trunk)
+    cells = (64 // 4) * (48 // 4)
+    heads = 16 * (5 + 1) * cells
+    feedback = 16 * 16 * cells + heads
+    for k in (1, 2, 3):
+        expected = macs(model.trunk) + k * (stage + heads) + (k - 1) * feedback
+        assert count_macs(model, (64, 48), stop_after=k) == expected
+    assert count_macs(model, (64, 48)) == count_macs(model, (64, 48), stop_after=3)
+    assert count_macs(build(SMALL), (64, 48), stop_after=1) == count_macs(model, (64, 48), stop_after=1)
+
+
+@pytest.mark.parametrize("stop_after", [0, -1, 4])
+def test_stopping_after_a_stage_that_is_not_there_is_one_clear_line(stop_after: int) -> None:
+    with pytest.raises(UserError, match=rf"^`stop_after` is {stop_after}: give 1 to 3, the stages of the model$"):
+        build(SMALL)(torch.randn(2, 3, 32, 32), stop_after=stop_after)
+
+
 def test_later_stages_see_the_predictions_and_features_of_the_ones_before() -> None:
     model = build(SMALL)
     outputs = model(torch.randn(2, 3, 32, 32))
