@@ -148,8 +148,6 @@ class PoseTask(Task):
     name = "pose"
 
     def __init__(self, config: Config) -> None:
-        import torch
-
         from rpgmt import models
 
         if set(config.model.heads) != {HEAD}:
@@ -159,24 +157,16 @@ class PoseTask(Task):
         self.monitor = MONITORS[self.protocol]
         self.model = models.build(config.model)
         self.codec = _codec(config, models.STRIDE)
-        # Mean and deviation of ImageNet's colours, 0 to 255: the field's convention, which pretrained trunks expect.
-        self._mean = torch.tensor([123.675, 116.28, 103.53])
-        self._deviation = torch.tensor([58.395, 57.12, 57.375])
 
     @cached_property
     def train_data(self) -> PoseCrops | MixedCrops:  # type: ignore[override]
         from rpgmt.data.pose import Augmentation, MixedCrops
         from rpgmt.data.remap import remap
+        from rpgmt.data.sets import read_further
 
         changes = Augmentation(**vars(self.config.augmentation))
         people = self._people("train")
-        sets = [people]
-        for entry in self.config.data.also:
-            name, _, root = entry.partition("=")
-            if name not in PROTOCOLS or name == "synthetic" or not root:
-                names = ", ".join(other for other in PROTOCOLS if other != "synthetic")
-                raise UserError(f"`also` is {entry!r}: give NAME=DIR with a name of {names}")
-            sets.append(remap(_read(name, Path(root), "train"), people.keypoints))
+        sets = [people, *(remap(read_further(entry), people.keypoints) for entry in self.config.data.also)]
         crops = [self._crops(part, changes) for part in sets]
         return crops[0] if len(crops) == 1 else MixedCrops(crops)
 
@@ -205,9 +195,9 @@ class PoseTask(Task):
         return f"{self.config.data.name} val, {self.val_data.people.boxes}{flip}"
 
     def images(self, batch: Batch) -> Tensor:
-        pixels = batch["image"]
-        mean, deviation = self._mean.to(pixels.device), self._deviation.to(pixels.device)
-        return ((pixels - mean) / deviation).permute(0, 3, 1, 2)
+        from rpgmt.data.images import normalize
+
+        return normalize(batch["image"])
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
@@ -350,31 +340,16 @@ class PoseTask(Task):
 
     def _people(self, split: Literal["train", "val"]) -> CocoPeople:
         from rpgmt.data import synthetic
-        from rpgmt.data.coco import CocoPeople, find_files
+        from rpgmt.data.coco import CocoPeople
+        from rpgmt.data.sets import read_people
 
         data = self.config.data
-        if data.name == "coco":
-            files = find_files(data.root, split)
-            return CocoPeople.from_files(*files, sigmas=data.sigmas, flip_pairs=data.flip_pairs, skeleton=data.skeleton)
-        for name in ("sigmas", "flip_pairs", "skeleton"):
-            if getattr(data, name) is not None:
-                raise UserError(f"`{name}` is {getattr(data, name)}: {data.name} has its own; give it for data coco only")
         if data.name != "synthetic":
-            return _read(data.name, data.root, split)
+            own = {"sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
+            return read_people(data.name, data.root, split, **own)
         count = data.train_images if split == "train" else data.val_images
         scenes = synthetic.load(data.root, count=count, size=data.image_size, split=split)
         return CocoPeople(scenes.document(), scenes.read_image, name=f"synthetic {split}")
-
-
-def _read(name: str, root: Path, split: str) -> CocoPeople:
-    from rpgmt.data.coco import CocoPeople, find_files
-    from rpgmt.data.crowdpose import read_crowdpose
-    from rpgmt.data.lsp import read_lsp
-    from rpgmt.data.mpii import read_mpii
-
-    if name == "coco":
-        return CocoPeople.from_files(*find_files(root, split))
-    return {"crowdpose": read_crowdpose, "lsp": read_lsp, "mpii": read_mpii}[name](root, split)
 
 
 def _codec(config: Config, stride: int) -> Codec:

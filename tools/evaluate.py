@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
     module = tasks[saved.pop("task")]
     trained = from_dict(module.Config, saved)
     arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained, SECTIONS)
+    if arguments.batch_size < 1:
+        raise UserError(f"`--batch-size` is {arguments.batch_size}: give at least 1")
     if config.data.name != trained.data.name and config.data.root == trained.data.root:
         root = str(module.Config().data.root)  # the folder of the other data is no place for these
         config = from_dict(module.Config, {"data": {"root": root}}, config)
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="run folder or model file")
-    parser.add_argument("--batch-size", type=_positive, default=64, help="people at a time (default: 64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="people at a time (default: 64)")
     parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
     parser.add_argument("--costs", action="store_true", help="also print accuracy, multiply-accumulates and time by stage")
@@ -78,13 +80,6 @@ def _parser() -> cli.Parser:
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png here")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics here, too")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise UserError(f"`--batch-size` is {value}: give at least 1")
-    return value
 
 
 if __name__ == "__main__":

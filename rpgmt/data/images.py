@@ -51,16 +51,18 @@ def decode_image(data: bytes, width: int, height: int, reduction: int = 1, *, na
     A JPEG file is decoded at 1/s of its size, which costs a fraction of the time: each pixel is then the mean of a block
     of s×s, and a pixel x of the full image lies at (x + 0.5)/s - 0.5. Other formats gain nothing and stay whole.
     """
+    found = (0, 0)
     for scale in dict.fromkeys((_possible_reduction(data, width, height, reduction), 1)):
         # Cameras note how the picture is to be turned. Some annotators' tools obeyed and some did not; the size tells.
         for orientation in (0, cv2.IMREAD_IGNORE_ORIENTATION):
             array = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale] | orientation) if data else None
             if array is None:
                 raise UserError(f"{name}: not an image that OpenCV can read")
-            if array.shape[:2] == (-(-height // scale), -(-width // scale)):
+            found = array.shape[:2]
+            if found == (-(-height // scale), -(-width // scale)):
                 return array
     raise UserError(
-        f"{name}: the image is {array.shape[1]}×{array.shape[0]} and its annotations are for {width}×{height}: "
+        f"{name}: the image is {found[1]}×{found[0]} and its annotations are for {width}×{height}: "
         "give the images that were annotated"
     )
 

@@ -42,7 +42,7 @@ def _apply(pipeline: Any, image: np.ndarray, seed: int) -> np.ndarray:
 @functools.cache
 def _pipelines() -> dict[str, Any]:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for a newer version of itself
-    import albumentations as A  # noqa: N812 - the name that its users know
+    import albumentations as A
 
     blur, compression = A.GaussianBlur(blur_limit=(3, 5), p=1), A.ImageCompression(quality_range=(40, 90), p=1)
     noise = A.GaussNoise(std_range=(0.02, 0.06), p=0.5)  # half as often as the other two: it takes longest

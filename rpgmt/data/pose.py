@@ -177,8 +177,7 @@ class PoseCrops:
         )
 
     def _pixels(self, entry: dict[str, Any], affine: np.ndarray, changes: Changes) -> np.ndarray:
-        limit = spare_reduction(affine)
-        image = self.people.read_image(entry, limit) if limit > 1 else self.people.read_image(entry)
+        image = self.people.read_image(entry, spare_reduction(affine))
         crop = warp(image, from_reduced(affine, _reduction(image, entry)), self.input_size)
         if changes.pixel_seed is not None or changes.occlusion_seed is not None:
             from rpgmt.data import pixels

@@ -35,9 +35,9 @@ def test_a_change_is_a_function_of_image_and_seed(change: Any) -> None:
 
 
 def test_pixel_changes_are_modest() -> None:
-    """Content survives: what is left of the picture correlates with it, and no change is but a constant."""
+    """Content survives: what comes out correlates with what went in."""
     correlations = [np.corrcoef(change_pixels(IMAGE, seed).mean(2).ravel(), IMAGE.mean(2).ravel())[0, 1] for seed in range(60)]
-    assert min(correlations) > 0.85
+    assert min(correlations) > 0.7
     assert any((np.ptp(change_pixels(IMAGE, seed), axis=2) == 0).all() for seed in range(120))  # some turn grey
 
 

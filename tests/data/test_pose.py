@@ -277,7 +277,7 @@ def test_mixed_crops_are_the_parts_one_after_another() -> None:
 
 
 def test_a_reduced_image_gives_the_same_crop_with_the_same_points(tmp_path: Path) -> None:
-    """Smooth pictures of odd sizes, as JPEG: what was asked for reduced differs by little more than the encoding."""
+    """A smooth picture of odd size, as JPEG: a crop differs by a part of what one pixel of misplacement would make."""
     asked = set()
     for box in [(20, 30, 300, 380), (3, 5, 90, 200), (5, 1, 425, 470), (-30, 40, 200, 460)]:
         people, full = _smooth_people(tmp_path, box)
@@ -295,8 +295,9 @@ def test_a_reduced_image_gives_the_same_crop_with_the_same_points(tmp_path: Path
                 whole = PoseCrops(full, size, augment=augment)[epoch, 0]
                 for name in ("keypoints", "visibility", "to_image"):
                     np.testing.assert_array_equal(sample[name], whole[name])
-                difference = np.abs(sample["image"].astype(float) - whole["image"])
-                assert difference.mean() < 2.5
+                expected = whole["image"].astype(float)
+                misplaced = np.abs(np.diff(expected, axis=0)).mean()
+                assert np.abs(sample["image"] - expected).mean() < 0.2 * misplaced
     assert asked == {1, 2, 4, 8}
 
 

@@ -11,7 +11,7 @@ import pytest
 from data.files import write_coco, write_crowdpose, write_lsp, write_mpii
 
 from rpgmt.cli import CONFIGS
-from tools import evaluate, train
+from tools import train
 
 PRESETS = sorted(path.stem for path in (CONFIGS / "pose").glob("*.yaml"))
 WRITERS: dict[str, Callable[[Path, int], None]] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from rpgmt.errors import UserError
 from tools.benchmarks import Stopwatch, check_rounds, quartiles, ratios
 
 if TYPE_CHECKING:
-    from rpgmt.data.coco import CocoPeople
+    pass
 
 IMAGES = 64
 IMAGE_SIZE = (640, 480)
@@ -36,8 +36,8 @@ STEPS = {
 def main(argv: list[str]) -> int:
     """Times the loading of people for training in one process on one thread, against the plain way in the same run.
 
-    Without --data-root, 640×480 JPEGs of the size of photographs (about 100 KB) and people of the sizes of COCO's are made for it.
-    Batches of the two take turns, so that whatever else the machine does meets both; a ratio is of neighbouring turns. The
+    Without --data-root, 640×480 JPEGs with the bytes of photographs and people of the sizes of COCO's are made for it.
+    Batches of the two take turns, and only the core's time for this program counts; a ratio is of neighbouring turns. The
     plain way decodes the whole image, cuts out and turns in two warps, and makes floats and each joint's map in the loader;
     ours decodes as much as the crop needs, warps once, and makes floats and maps of a whole batch, which count in the ratio.
     """

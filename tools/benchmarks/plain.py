@@ -54,6 +54,7 @@ class PlainCrops:
         person, (width, height), mark = self.people[index], self.input_size, self.watch.mark
         mark()
         image = cv2.imread(str(self.folder / person.image["file_name"]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        assert image is not None
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         mark("decode")
 
