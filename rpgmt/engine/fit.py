@@ -65,8 +65,21 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     """
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     trainer, rank = _trainer(train, task.model)
-    # The first process may start the others when it has taken the folder, so they do not ask whether it is free.
-    folder = run_folder.choose(train, task.name) if rank == 0 else run_folder.RunFolder(train.out or Path())
+    if rank > 0:  # the first process starts the others when it has taken the folder: they do not ask whether it is free
+        return _fit(task, config, summary, trainer, rank, run_folder.RunFolder(train.out or Path()))
+    with run_folder.taken(train, task.name) as folder:
+        return _fit(task, config, summary, trainer, rank, folder)
+
+
+def _fit(
+    task: Task,
+    config: DataclassInstance,
+    summary: Mapping[str, Any] | None,
+    trainer: pl.Trainer,
+    rank: int,
+    folder: run_folder.RunFolder,
+) -> Path:
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
     loader = ResumableLoader(
         task.train_data,
         train.batch_size,

@@ -13,12 +13,15 @@ OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.
 from __future__ import annotations
 
 import csv
+import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import os
 import pickle
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +93,36 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
     elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise UserError(f"`out` is {folder.path}: not an empty folder; give another, or go on with its run by --resume")
     return folder
+
+
+@contextmanager
+def taken(train: TrainConfig, task_name: str) -> Iterator[RunFolder]:
+    """Choose the run's folder, make it and keep other processes out of it meanwhile; one that stays empty is removed.
+
+    Raises:
+        UserError: as `choose`, or another process trains there.
+    """
+    folder = choose(train, task_name)
+    while train.out is None:
+        try:
+            folder.path.mkdir(parents=True)  # of two processes that start at once one makes it
+            break
+        except FileExistsError:
+            folder = choose(train, task_name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder.path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
+            except BlockingIOError:
+                raise UserError(f"`out` is {folder.path}: another process trains there; wait, or give another") from None
+        choose(dataclasses.replace(train, out=folder.path), task_name)  # it may have been filled before it was ours
+        yield folder
+    finally:
+        with suppress(OSError):  # as a rule it is not empty
+            folder.path.rmdir()
+        os.close(handle)
 
 
 def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
