@@ -7,6 +7,7 @@ import importlib
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,10 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
     """
     name = Path(sys.argv[0]).name
+    written = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *_: f"{name}: {_kind(category)}: {' '.join(str(message).split())}\n"
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        warnings.simplefilter("ignore", UserWarning)  # the first process says it
     try:
         status = main(list(sys.argv[1:] if argv is None else argv)) or 0
         sys.stdout.flush()
@@ -61,8 +66,14 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         if error.filename is None:
             raise
         line, status = f"{error.filename}: {error.strerror}", 2
+    finally:
+        warnings.formatwarning = written
     print(f"{name}: {line}", file=sys.stderr)
     return status
+
+
+def _kind(category: type[Warning]) -> str:
+    return "note" if category is UserWarning else category.__name__
 
 
 class Parser(argparse.ArgumentParser):

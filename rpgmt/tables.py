@@ -30,26 +30,18 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
-    """Metrics by stage: one row a stage, one column a metric; "n/a" where there are no samples.
+    """One row a metric, one column a stage; "n/a" where there are no samples.
 
     Args:
-        metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage.
+        metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage. Figures of single key points or classes,
+            `PCK@0.2:left_ankle`, are left to `details_table`.
         label: What they are measured on, with the source of the boxes.
     """
-    names = [name for name in metrics if "/" not in name and ":" not in name]
-    stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
-    table = Table(title=label, title_justify="left")
-    table.add_column("stage")
-    for name in names:
-        table.add_column(name, justify="right")
-    for stage in stages:
-        values = [metrics.get(f"{stage}/{name}") for name in names]
-        table.add_row(stage.removeprefix("stage_"), *("n/a" if v is None else f"{v:.3f}" for v in values))
-    return table
+    return _by_stage(metrics, {name: name for name in metrics if "/" not in name and ":" not in name}, label)
 
 
 def details_table(metrics: Mapping[str, float | None], metric: str, label: str) -> Table:
-    """One metric of every key point or class: a row each, a column for every stage.
+    """One metric of every key point or class, one column a stage.
 
     Args:
         metrics: Holds `stage_1/PCK@0.2:left_ankle`, …
@@ -57,13 +49,20 @@ def details_table(metrics: Mapping[str, float | None], metric: str, label: str) 
         label: What is measured.
     """
     names = [name for name in metrics if name.startswith(f"{metric}:")]
+    rows = {name: name.partition(":")[2] for name in names} | {metric: "all"}
+    return _by_stage(metrics, rows, f"{metric}, {label}")
+
+
+def _by_stage(metrics: Mapping[str, float | None], rows: Mapping[str, str], title: str) -> Table:
+    """Rows of metrics, named as `rows` says: they are many, and stages few enough for a narrow terminal."""
     stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
-    table = Table(title=f"{metric}, {label}", title_justify="left")
-    for column in ("", *(f"stage {stage.removeprefix('stage_')}" for stage in stages)):
-        table.add_column(column, justify="right" if column else "left")
-    for name in [*names, metric]:
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for stage in stages:
+        table.add_column(f"stage {stage.removeprefix('stage_')}", justify="right", no_wrap=True)
+    for name, shown in rows.items():
         values = [metrics[f"{stage}/{name}"] for stage in stages]
-        table.add_row(name.partition(":")[2] or "all", *("n/a" if v is None else f"{v:.3f}" for v in values))
+        table.add_row(shown, *("n/a" if value is None else f"{value:.3f}" for value in values))
     return table
 
 

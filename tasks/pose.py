@@ -6,6 +6,8 @@ Accuracy is measured for every stage, as the data set's own protocol has it.
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,22 +21,19 @@ from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
     from rpgmt.codecs.codec import Codec
     from rpgmt.data.coco import CocoPeople
-    from rpgmt.data.pose import MixedCrops, PoseCrops
-    from rpgmt.metrics.coco import CocoEvaluator
-    from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
+    from rpgmt.data.pose import Augmentation, MixedCrops, PoseCrops
+    from rpgmt.metrics.poses import PoseEvaluation
 
 HEAD = "keypoints"
 
 Protocol = Literal["coco", "crowdpose", "pck", "pckh"]
 PROTOCOLS: dict[str, Protocol] = {"synthetic": "coco", "coco": "coco", "crowdpose": "crowdpose", "lsp": "pck", "mpii": "pckh"}
 """How accuracy is measured on each data set."""
-
-MONITORS: dict[Protocol, str] = {"coco": "AP", "crowdpose": "AP", "pck": "PCK@0.2", "pckh": "PCKh@0.5"}
-
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -50,6 +49,8 @@ class DataConfig:
     root: Annotated[Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root")] = (
         Path(".data")
     )
+    train_split: Annotated[str, Field(description="part of the files to train on; not of synthetic people")] = "train"
+    val_split: Annotated[str, Field(description="part of the files to validate on; not of synthetic people")] = "val"
     also: Annotated[
         tuple[str, ...], Field(description="further training sets, NAME=DIR each; their key points are taken over by name")
     ] = ()
@@ -60,6 +61,12 @@ class DataConfig:
     sigmas: Annotated[tuple[float, ...] | None, Field(description="OKS sigmas of the key points; null: the data set's")] = None
     flip_pairs: Annotated[Pairs | None, Field(description="names of left and right key points; null: the data set's")] = None
     skeleton: Annotated[Pairs | None, Field(description="names that are joined in pictures; null: the data set's")] = None
+    keypoints: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="names of the maps' key points, which validation checks; null: the training data's, noted in the run"
+        ),
+    ] = None
     image_size: Annotated[int, Field(ge=32, le=1024, description="synthetic: width and height of an image")] = 96
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
@@ -71,7 +78,7 @@ class AugmentationConfig:
     """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
 
     flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
-    scale: Annotated[float, Field(ge=0, lt=1, description="size changes by up to ± this part")] = 0.25
+    scale: Annotated[float, Field(ge=0, lt=1, description="the box is enlarged by up to ± this part")] = 0.25
     rotation: Annotated[float, Field(ge=0, le=180, description="up to ± so many degrees")] = 30.0
     rotation_probability: Annotated[float, Field(ge=0, le=1, description="of a rotation")] = 1.0
     shift: Annotated[float, Field(ge=0, le=1, description="up to ± this part of the crop")] = 0.0
@@ -133,6 +140,25 @@ class Config:
         if stop is not None and stop > stages:
             raise ConfigError(f"`stop_after` is {stop}: the network has {stages} stages")
 
+    def for_another_set(self) -> Config:
+        """The config without what belongs to its own data set: the files, their boxes and what is usual to measure there."""
+        data = DataConfig(padding=self.data.padding, keypoints=self.data.keypoints)
+        return dataclasses.replace(self, data=data, evaluation=dataclasses.replace(self.evaluation, protocol=None))
+
+    def without_effect(self) -> list[str]:
+        """What is set and has no effect, a line each."""
+        default, own = EvaluationConfig(), self.evaluation
+        pck = (own.protocol or PROTOCOLS[self.data.name]) in ("pck", "pckh")
+        lines = {
+            "`detection_threshold` without detections": self.data.detection_threshold > 0 and self.data.detections is None,
+            "`flip_shift` without flip_test": own.flip_shift is not None and not own.flip_test,
+            "`nms_threshold` with nms none": own.nms_threshold != default.nms_threshold and own.nms == "none",
+            "`nms` and `rescoring`, which PCK does not know": pck
+            and (own.nms, own.rescoring) != (default.nms, default.rescoring),
+            "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
+        }
+        return [line for line, unused in lines.items() if unused]
+
 
 def build(config: Config) -> PoseTask:
     """The task that a config describes."""
@@ -149,14 +175,24 @@ class PoseTask(Task):
 
     def __init__(self, config: Config) -> None:
         from rpgmt import models
+        from rpgmt.metrics.poses import MONITORS
 
         if set(config.model.heads) != {HEAD}:
             raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
         self.config = config
+        width, height = (-(-side // models.STRIDE // 2**config.model.depth) for side in config.model.input_size)
+        if config.train.batch_size * width * height == 1:
+            raise UserError(
+                "`batch_size` is 1: one cell is left at the bottom of the hourglass, of which batch norm learns nothing: "
+                "give more, a smaller --depth or a larger --input-size"
+            )
+        for line in config.without_effect():
+            warnings.warn(f"without effect: {line}", stacklevel=3)
         self.protocol = config.evaluation.protocol or PROTOCOLS[config.data.name]
         self.monitor = MONITORS[self.protocol]
         self.model = models.build(config.model)
         self.codec = _codec(config, models.STRIDE)
+        self._names = config.data.keypoints
 
     @cached_property
     def train_data(self) -> PoseCrops | MixedCrops:  # type: ignore[override]
@@ -167,17 +203,25 @@ class PoseTask(Task):
         changes = Augmentation(**vars(self.config.augmentation))
         people = self._people("train")
         sets = [people, *(remap(read_further(entry), people.keypoints) for entry in self.config.data.also)]
-        crops = [self._crops(part, changes) for part in sets]
+        crops = [self._crops(part, changes, stream) for stream, part in enumerate(sets)]
         return crops[0] if len(crops) == 1 else MixedCrops(crops)
 
     @cached_property
     def val_data(self) -> PoseCrops:  # type: ignore[override]
+        from rpgmt.metrics.poses import check_protocol
+
         data, people = self.config.data, self._people("val")
         if data.detections is not None:
             if self.protocol in ("pck", "pckh"):
                 raise UserError(f"`detections` is {data.detections}: {self.protocol} is measured on true boxes; leave them out")
             people = people.with_detections(data.detections, data.detection_threshold)
+        check_protocol(people, self.protocol)
         return self._crops(people, None)
+
+    def resolved(self) -> Config:
+        """The config with the names of the key points that are trained: what the model can be measured on later."""
+        _ = self.train_data  # has them
+        return dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, keypoints=self._names))
 
     @property
     def data_summary(self) -> dict[str, Any]:
@@ -191,8 +235,10 @@ class PoseTask(Task):
     @property
     def metric_label(self) -> str:
         """What the accuracy is over, for tables."""
+        data = self.config.data
+        split = "val" if data.name == "synthetic" else data.val_split
         flip = ", flip test" if self.config.evaluation.flip_test else ""
-        return f"{self.config.data.name} val, {self.val_data.people.boxes}{flip}"
+        return f"{data.name} {split}, {self.val_data.people.boxes}{flip}"
 
     def images(self, batch: Batch) -> Tensor:
         from rpgmt.data.images import normalize
@@ -240,32 +286,24 @@ class PoseTask(Task):
 
     def metrics(self, predictions: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         """The protocol's numbers, of the last stage under their own names and of stage k under `stage_k/…`."""
-        # Equal scores are ranked by their order, which must not depend on how processes shared the people out.
-        ordered = sorted(predictions, key=lambda record: record["index"])
-        stages = len(ordered[0]["stages"])
-        each = [self._measure(ordered, k) for k in range(stages)]
+        stages = len(predictions[0]["stages"])
+        each = [self.evaluation.metrics(*_poses(predictions, k)) for k in range(stages)]
         return each[-1] | {f"stage_{k}/{name}": value for k, of in enumerate(each, 1) for name, value in of.items()}
 
-    def results(self, predictions: Sequence[dict[str, Any]], stage: int = -1) -> list[dict[str, Any]]:
-        """What a stage found in COCO's result format, rescored and suppressed as the config says."""
-        import numpy as np
+    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
+        """Writes what the last stage found in COCO's result format."""
+        from rpgmt.metrics.results import save_results
 
-        from rpgmt.metrics.nms import suppress
-        from rpgmt.metrics.results import keypoint_results, rescore
+        save_results(path, self.evaluation.results(*_poses(predictions, -1)))
 
-        evaluation, people = self.config.evaluation, self.val_data.people
-        ordered = sorted(predictions, key=lambda record: record["index"])
-        found = [people.people[record["index"]] for record in ordered]
-        poses = np.stack([record["stages"][stage] for record in ordered])
-        boxes = np.array([person.score for person in found])
-        # In float32, in which the maps are: published figures on small sets depend on how it breaks ties.
-        scores = rescore(boxes, poses[..., 2].astype(np.float32), evaluation.rescoring)
-        results = keypoint_results(poses, scores, [person.image["id"] for person in found], people.category_id)
-        if evaluation.nms == "none":
-            return results
-        # The area of the enlarged box, as the field has it; the person's own is not known of a detection.
-        areas = np.array([self.config.data.padding**2 * person.box[2] * person.box[3] for person in found])
-        return suppress(results, areas, people.keypoints, kind=evaluation.nms, threshold=evaluation.nms_threshold)
+    @cached_property
+    def evaluation(self) -> PoseEvaluation:
+        """How found poses become figures."""
+        from rpgmt.metrics.poses import PoseEvaluation
+
+        own, crops = self.config.evaluation, self.val_data
+        options: Any = {"rescoring": own.rescoring, "nms": own.nms, "nms_threshold": own.nms_threshold}
+        return PoseEvaluation(crops.people, self.protocol, crops.areas(), **options)
 
     def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:
         """Writes `predictions.png`: people of the validation set as annotated, and as found by each stage."""
@@ -302,41 +340,25 @@ class PoseTask(Task):
         loss = heatmap_cross_entropy if self.config.loss == "cross_entropy" else heatmap_mse
         return loss(maps, target, weights)
 
-    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
-        """Writes what the last stage found in COCO's result format."""
-        from rpgmt.metrics.results import save_results
-
-        save_results(path, self.results(predictions))
-
-    @cached_property
-    def _evaluator(self) -> CocoEvaluator | CrowdPoseEvaluator:
-        from rpgmt.metrics.coco import CocoEvaluator
-        from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
-
-        people = self.val_data.people
-        return (CocoEvaluator if self.protocol == "coco" else CrowdPoseEvaluator)(people.annotations, people.keypoints)
-
-    def _measure(self, ordered: Sequence[dict[str, Any]], stage: int) -> dict[str, float | None]:
-        import numpy as np
-
-        from rpgmt.metrics.pck import head_pck, torso_pck
-
-        if self.protocol in ("coco", "crowdpose"):
-            return self._evaluator.metrics(self.results(ordered, stage))
-        measure = torso_pck if self.protocol == "pck" else head_pck
-        poses = np.stack([record["stages"][stage] for record in ordered])
-        return measure(self.val_data.people, [record["index"] for record in ordered], poses)
-
-    def _crops(self, people: CocoPeople, changes: Any) -> PoseCrops:
+    def _crops(self, people: CocoPeople, changes: Augmentation | None, stream: int = 0) -> PoseCrops:
+        from rpgmt.data.keypoints import side_and_part
         from rpgmt.data.pose import PoseCrops
 
-        if len(people.keypoints) != self.config.model.heads[HEAD]:
+        names, expected = people.keypoints.names, self._names or people.keypoints.names
+        if len(names) != self.config.model.heads[HEAD]:
             raise UserError(
-                f"`heads` is {self.config.model.heads}: the data has {len(people.keypoints)} key points, give "
-                f"--heads {HEAD}={len(people.keypoints)}"
+                f"`heads` is {self.config.model.heads}: the data has {len(names)} key points; train with "
+                f"--heads {HEAD}={len(names)}, measure on data with as many as the network has"
             )
+        if [side_and_part(name) for name in names] != [side_and_part(name) for name in expected]:
+            raise UserError(
+                f"{people.name}: its key points are {', '.join(names)}, those of the network {', '.join(expected)}: "
+                "give data with the same ones in the same order"
+            )
+        self._names = names
         seed, padding = self.config.train.seed, self.config.data.padding
-        return PoseCrops(people, self.config.model.input_size, augment=changes, seed=seed, padding=padding)
+        size = self.config.model.input_size
+        return PoseCrops(people, size, augment=changes, seed=seed, padding=padding, stream=stream)
 
     def _people(self, split: Literal["train", "val"]) -> CocoPeople:
         from rpgmt.data import synthetic
@@ -346,10 +368,21 @@ class PoseTask(Task):
         data = self.config.data
         if data.name != "synthetic":
             own = {"sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
-            return read_people(data.name, data.root, split, **own)
+            return read_people(data.name, data.root, data.train_split if split == "train" else data.val_split, **own)
         count = data.train_images if split == "train" else data.val_images
         scenes = synthetic.load(data.root, count=count, size=data.image_size, split=split)
         return CocoPeople(scenes.document(), scenes.read_image, name=f"synthetic {split}")
+
+
+def _poses(predictions: Sequence[dict[str, Any]], stage: int) -> tuple[list[int], np.ndarray]:
+    """Indices of the people and poses of a stage.
+
+    Sorted, as equal scores are ranked by their order, which must not depend on how processes shared the people out.
+    """
+    import numpy as np
+
+    ordered = sorted(predictions, key=lambda record: record["index"])
+    return [record["index"] for record in ordered], np.stack([record["stages"][stage] for record in ordered])
 
 
 def _codec(config: Config, stride: int) -> Codec:

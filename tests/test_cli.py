@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -339,3 +340,14 @@ def test_a_tool_as_a_process(tmp_path: Path) -> None:
     piped = f"{sys.executable} {path} | head -n 1; exit ${{PIPESTATUS[0]}}"
     head = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=False)
     assert (head.returncode, head.stdout, head.stderr) == (141, "line\n", "")
+
+
+def test_warnings_are_notes_of_one_line() -> None:
+    code = "import sys, warnings; from rpgmt.cli import run; sys.argv = ['tool.py']\ndef main(argv):\n"
+    code += "    warnings.warn('the area\\n is inferred'); warnings.warn('old', RuntimeWarning)\nrun(main)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines() == ["tool.py: note: the area is inferred", "tool.py: RuntimeWarning: old"]
+    quiet = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, "LOCAL_RANK": "1"}
+    )
+    assert quiet.stderr.splitlines() == ["tool.py: RuntimeWarning: old"]

@@ -12,7 +12,8 @@ from rpgmt import cli
 from rpgmt.config import from_dict
 from rpgmt.errors import UserError
 
-SECTIONS = ("data", "evaluation")
+OF_DATA = ("name", "root", "val_split", "val_images", "detections", "detection_threshold", "sigmas", "flip_pairs", "skeleton")
+SECTIONS = ("evaluation", *(f"data.{name}" for name in OF_DATA))
 """Of a model's config, what may be another way here than where it was trained."""
 
 
@@ -35,9 +36,10 @@ def main(argv: list[str]) -> int:
     arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained, SECTIONS)
     if arguments.batch_size < 1:
         raise UserError(f"`--batch-size` is {arguments.batch_size}: give at least 1")
-    if config.data.name != trained.data.name and config.data.root == trained.data.root:
-        root = str(module.Config().data.root)  # the folder of the other data is no place for these
-        config = from_dict(module.Config, {"data": {"root": root}}, config)
+    if arguments.workers < 0:
+        raise UserError(f"`--workers` is {arguments.workers}: give at least 0")
+    if config.data.name != trained.data.name:  # the first set's folder, split, boxes and protocol are not this one's
+        arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained.for_another_set(), SECTIONS)
 
     from rpgmt import bake
     from rpgmt.engine.anytime import stage_costs

@@ -40,6 +40,11 @@ class Codec(ABC):
         if not self.sigma > 0:
             raise ValueError(f"`sigma` is {self.sigma}: give a positive number of cells, e.g. 1.0")
 
+    @property
+    def stride(self) -> tuple[float, float]:
+        """Input pixels from one cell to the next along x and y."""
+        return self.input_size[0] / self.heatmap_size[0], self.input_size[1] / self.heatmap_size[1]
+
     @abstractmethod
     def encode(self, keypoints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps of key points.
@@ -61,5 +66,5 @@ class Codec(ABC):
             maps: (B, K, h, w).
 
         Returns:
-            Points (B, K, 2), (x, y) in input pixels, and scores (B, K) from 0 to 1, both float32.
+            Points (B, K, 2), (x, y) in input pixels, and scores (B, K), 0 and up, both float32.
         """

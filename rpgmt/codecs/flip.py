@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,4 +33,4 @@ def average_with_mirror(
     if kind == "values":
         return (maps.float() + back) / 2
     both = torch.stack([x.flatten(2).log_softmax(-1) for x in (maps.float(), back)])
-    return (both.logsumexp(0) - torch.log(torch.tensor(2.0))).view_as(maps)
+    return (both.logsumexp(0) - math.log(2)).view_as(maps)

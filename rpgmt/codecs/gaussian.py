@@ -20,9 +20,18 @@ def window(centres: Tensor, length: int, sigma: float) -> Tensor:
 
 def in_reach(centres: Tensor, size: tuple[int, int], sigma: tuple[float, float]) -> Tensor:
     """(…), whether a window of ± 3 sigma round (x, y) = centres (…, 2) meets the cells 0 … size - 1 of both axes."""
-    reach = 3 * torch.tensor(sigma, device=centres.device)
-    last = torch.tensor(size, device=centres.device) - 1
-    return ((centres >= -reach) & (centres <= last + reach)).all(-1)
+    x, y = (
+        (centres[..., axis] >= -3 * sigma[axis]) & (centres[..., axis] <= size[axis] - 1 + 3 * sigma[axis]) for axis in (0, 1)
+    )
+    return x & y
+
+
+def per_axis(points: Tensor, factors: tuple[float, float]) -> Tensor:
+    """Points (…, 2) with x and y each multiplied by its factor.
+
+    By numbers, for to make a tensor of them on a GPU would be to wait for all that it still has to do.
+    """
+    return torch.stack([points[..., 0] * factors[0], points[..., 1] * factors[1]], dim=-1)
 
 
 def round_to_cell(cells: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rpgmt.codecs.codec import Codec
-from rpgmt.codecs.gaussian import bump
+from rpgmt.codecs.gaussian import bump, per_axis
 from rpgmt.codecs.taylor import cells_around, highest_cell, newton
 
 _LOWEST_VALUE = 1e-3
@@ -49,9 +49,10 @@ class Heatmap(Codec):
             Heat maps (B, K, h, w), all zero where a key point does not count, and weights (B, K), 1 for valid key
             points in the input and else 0; both float32 on the device of `keypoints`.
         """
-        cells = (keypoints.float() + 0.5) / self._stride(keypoints) - 0.5
-        size = torch.tensor(self.heatmap_size, device=keypoints.device)
-        weights = (valid != 0) & ((cells >= -0.5) & (cells < size - 0.5)).all(-1)
+        cells = per_axis(keypoints.float() + 0.5, (1 / self.stride[0], 1 / self.stride[1])) - 0.5
+        weights = valid != 0
+        for axis, size in enumerate(self.heatmap_size):
+            weights = weights & (cells[..., axis] >= -0.5) & (cells[..., axis] < size - 0.5)
         x, y = (bump(cells[..., axis], self.heatmap_size[axis], self.sigma) for axis in (0, 1))
         # A key point that does not count may be anywhere, not a number included.
         heatmaps = torch.where(weights[..., None, None], y[..., :, None] * x[..., None, :], 0.0)
@@ -84,15 +85,10 @@ class Heatmap(Codec):
         window = cells_around(logs, middle, 1)
         step, has_maximum = newton_step(window)
         step = torch.where(has_maximum[..., None], middle + step - highest, 0.0).clamp(-0.5, 0.5)
-        points = (highest + step + 0.5) * self._stride(maps) - 0.5
+        points = per_axis(highest + step + 0.5, self.stride) - 0.5
         if self.maps == "values":
-            return points, top.clamp(0, 1)
+            return points, top.clamp(min=0)
         return points, window.exp().sum((-2, -1)).clamp(max=1.0)
-
-    def _stride(self, like: Tensor) -> Tensor:
-        """(2,), input pixels in a cell along x and y."""
-        sizes = zip(self.input_size, self.heatmap_size, strict=True)
-        return torch.tensor([pixels / cells for pixels, cells in sizes], device=like.device)
 
 
 def newton_step(window: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rpgmt.codecs.codec import Codec
-from rpgmt.codecs.gaussian import bump, in_reach, round_to_cell, window
+from rpgmt.codecs.gaussian import bump, in_reach, per_axis, round_to_cell, window
 from rpgmt.codecs.taylor import blurred_logs, bounded_step, cells_around, highest_cell, newton
 
 _LOWEST_VALUE = 1e-10
@@ -48,7 +48,7 @@ class Msra(Codec):
 
     def encode(self, keypoints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps with peak 1 at the (rounded) key points; points count up to 3 sigma outside the map."""
-        centres = keypoints.float() / self._stride(keypoints)
+        centres = per_axis(keypoints.float(), (1 / self.stride[0], 1 / self.stride[1]))
         if not self.dark:
             centres = round_to_cell(centres)
         weights = (valid != 0) & in_reach(centres, self.heatmap_size, (self.sigma, self.sigma))
@@ -68,7 +68,7 @@ class Msra(Codec):
         maps = maps.float()
         highest, top = highest_cell(maps)
         step = self._taylor_step(maps, highest) if self.dark else self._quarter_step(maps, highest)
-        return (highest + step) * self._stride(maps), top.clamp(0, 1)
+        return per_axis(highest + step, self.stride), top.clamp(min=0)
 
     def _quarter_step(self, maps: Tensor, highest: Tensor) -> Tensor:
         # Repeated border cells would win against the other neighbour, so the border is left out.
@@ -89,8 +89,3 @@ class Msra(Codec):
             hxy=(near[..., 3, 3] - near[..., 3, 1] - near[..., 1, 3] + near[..., 1, 1]) / 4,
         )
         return torch.where((inside & has_maximum)[..., None], bounded_step(step), 0.0)
-
-    def _stride(self, like: Tensor) -> Tensor:
-        """(2,), input pixels in a cell along x and y."""
-        sizes = zip(self.input_size, self.heatmap_size, strict=True)
-        return torch.tensor([pixels / cells for pixels, cells in sizes], device=like.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rpgmt.codecs.codec import Codec
-from rpgmt.codecs.gaussian import bump, in_reach, round_to_cell, window
+from rpgmt.codecs.gaussian import bump, in_reach, per_axis, round_to_cell, window
 from rpgmt.codecs.taylor import blurred_logs, bounded_step, cells_around, highest_cell, newton
 
 _LOWEST_VALUE = 1e-3
@@ -37,9 +37,15 @@ class Udp(Codec):
 
     sigma: float = 2.0
 
+    @property
+    def stride(self) -> tuple[float, float]:
+        """Input pixels from one cell to the next along x and y."""
+        (width, height), (columns, rows) = self.input_size, self.heatmap_size
+        return (width - 1) / (columns - 1), (height - 1) / (rows - 1)
+
     def encode(self, keypoints: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Heat maps with peak 1 at the key points; points count up to 3 sigma outside the map."""
-        centres = keypoints.float() / self._stride(keypoints)
+        centres = per_axis(keypoints.float(), (1 / self.stride[0], 1 / self.stride[1]))
         nearest = round_to_cell(centres)
         weights = (valid != 0) & in_reach(nearest, self.heatmap_size, (self.sigma, self.sigma))
         x, y = (
@@ -70,9 +76,4 @@ class Udp(Codec):
             # The mean of the two one-sided mixed differences, towards the lower right and the upper left corner.
             hxy=(near[..., 2, 2] + near[..., 0, 0] - right - left - below - above) / 2 + middle,
         )
-        return (highest + bounded_step(step)) * self._stride(maps), top.clamp(0, 1)
-
-    def _stride(self, like: Tensor) -> Tensor:
-        """(2,), input pixels from one cell to the next along x and y."""
-        sizes = zip(self.input_size, self.heatmap_size, strict=True)
-        return torch.tensor([(pixels - 1) / (cells - 1) for pixels, cells in sizes], device=like.device)
+        return per_axis(highest + bounded_step(step), self.stride), top.clamp(min=0)

@@ -32,8 +32,9 @@ class CocoPeople:
 
     Args:
         annotations: the parsed document (`images`, `annotations`, `categories`); it is kept, not copied or changed.
-        read_image: gives the uint8 RGB array (H, W, 3) of an entry of `images`; `read_image(entry, reduction)` may give
-            one reduced by a power of two up to `reduction`, as `rpgmt.data.images.read_image_file` does.
+        read_image: gives the uint8 RGB array (H, W, 3) of an entry of `images`; `read_image(entry, reduction, rows)`
+            may give one reduced by a power of two up to `reduction` and without what is below the first `rows`, as
+            `rpgmt.data.images.read_image_file` does.
         boxes: where the boxes come from, for labels: accuracy with true boxes and with detected ones differs.
         name: of the data set, for messages.
         sigmas, flip_pairs, skeleton: of the key points, where the document's own are missing or wrong: see
@@ -195,5 +196,5 @@ def _file_name(image: dict[str, Any], name: str) -> str:
     return image["file_name"]
 
 
-def _read_image(folder: Path, image: dict[str, Any], reduction: int = 1) -> np.ndarray:
-    return read_image_file(folder / image["file_name"], image["width"], image["height"], reduction)
+def _read_image(folder: Path, image: dict[str, Any], *need: int) -> np.ndarray:
+    return read_image_file(folder / image["file_name"], image["width"], image["height"], *need)

@@ -25,6 +25,8 @@ def detected_people(document: dict[str, Any], category: dict[str, Any], path: Pa
     Raises:
         UserError: the file is not such a list, or nothing is left of it.
     """
+    if not path.is_file():
+        raise UserError(f"`detections` is {path}: no such file: give a JSON list of COCO's box results")
     results = read_json(path)
     if not isinstance(results, list) or not results:
         raise UserError(f"{path}: not a list of detections: give COCO's box results, {{image_id, category_id, bbox, score}}")
@@ -36,6 +38,11 @@ def detected_people(document: dict[str, Any], category: dict[str, Any], path: Pa
     images = {image["id"]: image for image in document["images"]}
     here = [result for result in found if result["image_id"] in images]
     if not here:
+        example, own = found[0]["image_id"], next(iter(images))
+        if type(example) is not type(own):
+            raise UserError(
+                f"{path}: `image_id` is {example!r} where the annotations' images are {own!r}: give ids of one type"
+            )
         raise UserError(f"{path}: none of {len(found)} detections is on an image of the annotations: give those of this split")
     if len(here) < len(found):
         warnings.warn(f"{path}: {len(found) - len(here)} of {len(found)} detections are on other images", stacklevel=3)
@@ -57,7 +64,9 @@ def detected_people(document: dict[str, Any], category: dict[str, Any], path: Pa
             )
     if not people:
         best = max(result["score"] for result in here)
-        raise UserError(f"{path}: no detection in an image has a score of {threshold} or more (the best is {best})")
+        if best >= threshold:
+            raise UserError(f"{path}: no box overlaps its image: give `bbox` as [x, y, width, height] in its pixels")
+        raise UserError(f"{path}: no detection has a score of {threshold} or more (the best is {best}): lower the threshold")
     return people
 
 

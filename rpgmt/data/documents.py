@@ -80,7 +80,7 @@ def _check_ids(entries: list[dict[str, Any]], key: str, name: str) -> None:
 def person_annotations(document: dict[str, Any], name: str = "annotations") -> list[dict[str, Any]]:
     """The annotations of the category with key points, checked, with what may be left out filled in.
 
-    Copies: the document stays as it is. `iscrowd` is 0, `keypoints` are not labelled, `num_keypoints` is counted and
+    Copies: the document stays as it is. `iscrowd` is 0, `keypoints` are not labelled, `num_keypoints` is counted anew and
     the `area` of a person without labelled key points, whom the evaluation ignores, is that of the box.
 
     Raises:
@@ -105,16 +105,21 @@ def _complete(annotation: dict[str, Any], count: int, images: set[Any], name: st
     if not is_box(box):
         raise UserError(f"{where}: `bbox` is {box!r}: give [x, y, width, height] in pixels")
     points = annotation.get("keypoints") or [0] * (3 * count)
-    if not are_numbers(points) or len(points) != 3 * count:
+    if not isinstance(points, list | tuple) or len(points) != 3 * count:
         raise UserError(
             f"{where}: `keypoints` is to be {3 * count} numbers, x, y, v for each of the category's {count} names"
             + (f"; there are {len(points)}" if isinstance(points, list) else "")
         )
+    if not are_numbers(points):
+        wrong = next(value for value in points if not are_numbers([value]))
+        raise UserError(f"{where}: `keypoints` holds {wrong!r}: give numbers, x, y, v for each point")
+    if strange := set(points[2::3]) - {0, 1, 2}:
+        raise UserError(f"{where}: v of a key point is {min(strange)}: give 0 not labelled, 1 hidden or 2 visible")
+    # Counted anew: the evaluation trusts the count, and people whose count is wrong would be looked for or ignored in vain.
     labelled = sum(v > 0 for v in points[2::3])
-    complete = {"iscrowd": 0, "num_keypoints": labelled, "area": 0, **annotation, "keypoints": points}
-    for key, value in (("iscrowd", complete["iscrowd"]), ("num_keypoints", complete["num_keypoints"])):
-        if not are_numbers([value]):
-            raise UserError(f"{where}: `{key}` is {value!r}: give a number, or leave it out")
+    complete = {"iscrowd": 0, "area": 0, **annotation, "keypoints": points, "num_keypoints": labelled}
+    if not are_numbers([complete["iscrowd"]]):
+        raise UserError(f"{where}: `iscrowd` is {complete['iscrowd']!r}: give 0 or 1, or leave it out")
     if not are_numbers([complete["area"]]) or complete["area"] <= 0:
         if complete["num_keypoints"] > 0:
             given = repr(annotation["area"]) if "area" in annotation else "missing"

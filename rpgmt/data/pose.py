@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ from typing import Any, Literal
 import numpy as np
 
 from rpgmt.data.coco import CocoPeople, Person
-from rpgmt.data.transforms import crop_affine, from_reduced, invert, spare_reduction, transform_points, warp
+from rpgmt.data.transforms import (
+    crop_affine,
+    enlarged_size,
+    from_reduced,
+    invert,
+    seen_rows,
+    spare_reduction,
+    transform_points,
+    warp,
+)
 
 HALF_BODY_PADDING = 1.5
 """Enlargement of the box round half a body, in place of the data set's padding."""
@@ -20,6 +30,9 @@ UPPER_BODY = 0.7
 """Probability of the upper body when a body is cut down to a half of it."""
 HALF_BODY_POINTS = 3
 """Fewer labelled points do not show where a half is."""
+
+_PHILOX, _PHILOX_LOCK = np.random.Philox(0), threading.Lock()
+_PHILOX_START = _PHILOX.state
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Augmentation:
 
     Args:
         flip: probability of a mirror image; left and right points are swapped.
-        scale: the person's size is multiplied by a factor from [1 - scale, 1 + scale].
+        scale: the box is enlarged by a factor from [1 - scale, 1 + scale], as the field has it: the person shrinks or grows.
         rotation: the crop is turned by up to ± this many degrees.
         rotation_probability: of being turned at all.
         shift: the crop's centre moves by up to ± this part of the crop, along either axis.
@@ -77,19 +90,16 @@ class Augmentation:
         if not 0 <= self.shift <= 1:
             raise ValueError(f"`shift` is {self.shift}: give a part of the crop from 0 to 1, e.g. 0.1")
 
-    def draw(self, seed: int, epoch: int, index: int) -> Changes:
-        """The changes of a sample: a function of (seed, epoch, index) alone."""
-        # Distinct keys and counters of Philox are independent streams; the first word counts within the stream.
-        stream = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, epoch, index, 0]))
+    def draw(self, seed: int, epoch: int, index: int, stream: int = 0) -> Changes:
+        """The changes of a sample: a function of (seed, epoch, index, stream) alone."""
         # One number for each question, asked or not: switching one change on leaves the others as they were.
-        flip, scale, angle, right, down, turn, move, halve, half, pixels, occlusion, pixel_seed, occlusion_seed = stream.random(
-            13
-        )
+        numbers = _random_numbers(seed, epoch, index, stream, 13)
+        flip, scale, angle, right, down, turn, move, halve, half, pixels, occlusion, pixel_seed, occlusion_seed = numbers
         rotation = self.rotation if turn < self.rotation_probability else 0.0
         shift = self.shift if move < self.shift_probability else 0.0
         return Changes(
-            flip=bool(flip < self.flip),
-            scale=1 + self.scale * (2 * scale - 1),
+            flip=flip < self.flip,
+            scale=1 / (1 + self.scale * (2 * scale - 1)),
             rotation=rotation * (2 * angle - 1),
             shift=(shift * (2 * right - 1), shift * (2 * down - 1)),
             half_body=("upper" if half < UPPER_BODY else "lower") if halve < self.half_body else None,
@@ -105,12 +115,13 @@ class PoseCrops:
 
     - `image`: uint8 (H, W, 3), RGB
     - `keypoints`: float32 (K, 2), (x, y) in pixels of the crop
-    - `visibility`: int64 (K,), 0 not labelled or outside the crop, 1 hidden, 2 visible
+    - `visibility`: int64 (K,), 0 not labelled, 1 hidden, 2 visible; how far outside the crop a point counts, the codec says
     - `to_image`: float64 (2, 3), the affine from pixels of the crop to pixels of the person's image
     - `index`: of the person in `people.people`, where the rest stands (image, box, area, score)
 
     A crop meets one interpolation, whatever changes it. Where a person is larger than the crop, the image is asked for
-    reduced by a power of two, which spares most of a JPEG's decoding.
+    reduced by a power of two, and in any case without the rows below the crop: that spares much of a JPEG's decoding. The
+    last image is kept, for the next person on it.
 
     Args:
         people: who is cut out, and of what. Detections, without labels, give samples whose visibility is all 0.
@@ -118,6 +129,7 @@ class PoseCrops:
         augment: random changes; None gives the same crop in every epoch.
         seed: of the augmentation.
         padding: enlargement of the box.
+        stream: of the random changes: parts of a mixed data set that have one seed have streams of their own.
     """
 
     def __init__(
@@ -128,12 +140,15 @@ class PoseCrops:
         augment: Augmentation | None = None,
         seed: int = 0,
         padding: float = 1.25,
+        stream: int = 0,
     ) -> None:
         self.people = people
         self.input_size = input_size
         self.augment = augment
         self.seed = seed
         self.padding = padding
+        self.stream = stream
+        self._last: tuple[Any, dict[int, tuple[int, np.ndarray]]] = (None, {})
         self._flip_order = np.array(people.keypoints.flip_order)
         self._upper = np.isin(np.arange(len(people.keypoints)), people.keypoints.upper)
         if augment and augment.half_body and not self._upper.any():
@@ -144,21 +159,26 @@ class PoseCrops:
         """The number of people."""
         return len(self.people.people)
 
+    def areas(self) -> np.ndarray:
+        """(P,) square pixels of the image that each crop shows when nothing changes it."""
+        sizes = (enlarged_size(person.box[2:], self.input_size, self.padding) for person in self.people.people)
+        return np.array([width * height for width, height in sizes])
+
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         """The sample of person `index` in epoch `epoch`."""
         epoch, index = key
         person = self.people.people[index]
-        changes = self.augment.draw(self.seed, epoch, index) if self.augment else Changes()
+        changes = self.augment.draw(self.seed, epoch, index, self.stream) if self.augment else Changes()
         affine = self._affine(person, changes)
+        to_image = invert(affine)
         points, visibility = transform_points(affine, person.keypoints), person.visibility
         if changes.flip:
             points, visibility = points[self._flip_order], visibility[self._flip_order]
-        inside = ((points >= -0.5) & (points < np.array(self.input_size) - 0.5)).all(-1)
         return {
-            "image": self._pixels(person.image, affine, changes),
+            "image": self._pixels(person.image, affine, to_image, changes),
             "keypoints": points.astype(np.float32),
-            "visibility": np.where(inside, visibility, 0),
-            "to_image": invert(affine),
+            "visibility": visibility,
+            "to_image": to_image,
             "index": index,
         }
 
@@ -176,9 +196,10 @@ class PoseCrops:
             shift=changes.shift,
         )
 
-    def _pixels(self, entry: dict[str, Any], affine: np.ndarray, changes: Changes) -> np.ndarray:
-        image = self.people.read_image(entry, spare_reduction(affine))
-        crop = warp(image, from_reduced(affine, _reduction(image, entry)), self.input_size)
+    def _pixels(self, entry: dict[str, Any], affine: np.ndarray, to_image: np.ndarray, changes: Changes) -> np.ndarray:
+        rows = min(max(1, seen_rows(to_image, self.input_size)), entry["height"])
+        image = self._image(entry, spare_reduction(affine), rows)
+        crop = warp(image, from_reduced(affine, _reduction(image, entry, rows)), self.input_size)
         if changes.pixel_seed is not None or changes.occlusion_seed is not None:
             from rpgmt.data import pixels
 
@@ -187,6 +208,18 @@ class PoseCrops:
             if changes.occlusion_seed is not None:
                 crop = pixels.hide_part(crop, changes.occlusion_seed)
         return crop
+
+    def _image(self, entry: dict[str, Any], reduction: int, rows: int) -> np.ndarray:
+        """An image down to a row, or further: whatever was read before, the crop is the same bit for bit."""
+        number, images = self._last
+        if number != entry["id"]:
+            self._last = entry["id"], (images := {})
+        known, image = images.get(reduction, (0, None))
+        if image is None or known < rows:
+            rows = entry["height"] if known else rows  # for the second person who sees more, all that others may see
+            image = self.people.read_image(entry, reduction, rows)
+            images[reduction] = rows, image
+        return image
 
 
 class MixedCrops:
@@ -222,10 +255,25 @@ class MixedCrops:
         return {**self.parts[number][epoch, index - start], "index": index}
 
 
+def _random_numbers(seed: int, epoch: int, index: int, stream: int, count: int) -> list[float]:
+    """The first uniform numbers, from 0 to 1, of a stream of their own for each (seed, epoch, index, stream).
+
+    Distinct keys and counters of Philox are independent streams; the first word counts within the stream. One generator is
+    set to all of them: a new one asks the system for entropy, even if it is given its key, which takes far longer.
+    """
+    start = {"key": np.array([seed, 0], np.uint64), "counter": np.array([0, epoch, index, stream], np.uint64)}
+    state: Any = {**_PHILOX_START, "state": start}
+    with _PHILOX_LOCK:
+        _PHILOX.state = state
+        return np.random.Generator(_PHILOX).random(count).tolist()
+
+
 def half_body_box(
     person: Person, upper: np.ndarray, half: Literal["upper", "lower"]
 ) -> tuple[float, float, float, float] | None:
-    """The box (x, y, w, h) of the labelled points of half a body; None where the labels do not allow to halve it.
+    """A box (x, y, w, h) of the size of the labelled points of half a body, round their mean.
+
+    None where the labels do not allow to halve the body.
 
     Args:
         person: with more than half of the key points labelled, or nothing is halved.
@@ -239,15 +287,16 @@ def half_body_box(
     chosen = next((h for h in (halves if half == "upper" else halves[::-1]) if h.sum() >= HALF_BODY_POINTS), None)
     if chosen is None:
         return None
-    first, last = person.keypoints[chosen].min(0), person.keypoints[chosen].max(0)
-    # A box covers the pixels at both of its ends.
-    return float(first[0]), float(first[1]), float(last[0] - first[0] + 1), float(last[1] - first[1] + 1)
+    points = person.keypoints[chosen]
+    size = points.max(0) - points.min(0) + 1  # it covers the pixels at both of its ends
+    corner = points.mean(0) - (size - 1) / 2
+    return float(corner[0]), float(corner[1]), float(size[0]), float(size[1])
 
 
-def _reduction(image: np.ndarray, entry: dict[str, Any]) -> int:
-    """By how much an image came smaller than its entry says."""
+def _reduction(image: np.ndarray, entry: dict[str, Any], rows: int) -> int:
+    """By how much an image came smaller than its entry says; rows after the first `rows` may be missing."""
     for s in (1, 8, 4, 2):
-        if image.shape[:2] == (-(-entry["height"] // s), -(-entry["width"] // s)):
+        if image.shape[1] == -(-entry["width"] // s) and -(-rows // s) <= image.shape[0] <= -(-entry["height"] // s):
             return s
     size = f"{image.shape[1]}×{image.shape[0]}"
     raise ValueError(f"image {entry['id']} is {size}: give one of {entry['width']}×{entry['height']}, or reduced by 2, 4 or 8")

@@ -299,8 +299,8 @@ class SyntheticScenes:
         """float32 (size, size, 3), unit, camera frame."""
         return self._dense("normals", i)
 
-    def read_image(self, entry: dict[str, Any], reduction: int = 1) -> NDArray[np.uint8]:
-        """The image of an entry of the document's ``images``, always whole: a reduction would spare no decoding."""
+    def read_image(self, entry: dict[str, Any], *_: int) -> NDArray[np.uint8]:
+        """The image of an entry of the document's ``images``, always whole: less of it would spare no decoding."""
         return self.image(entry["id"])
 
     def document(self) -> dict[str, Any]:

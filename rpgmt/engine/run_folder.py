@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 MAY_CHANGE = {
     *("epochs", "max_steps", "val_every"),
-    *("out", "resume", "init_from", "trunk_weights", "workers", "device", "compile", "channels_last", "root"),
+    *("out", "resume", "init_from", "trunk_weights", "workers", "device", "compile", "channels_last"),
+    *("root", "skeleton", "keypoints"),
 }
 """Fields of a config that a resumed run may give another value than the run had; the rest makes the run what it is."""
 

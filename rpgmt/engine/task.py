@@ -32,16 +32,22 @@ class Task(abc.ABC):
     Attributes:
         name: the task's name in `metrics.json` and in names of run folders, e.g. ``pose``.
         model: maps images (B, 3, H, W) to the predictions of every stage.
+        config: what the task was built from; a dataclass.
         train_data: samples ``train_data[epoch, index]``. A key ``index``, if there is one, names samples in errors.
         val_data: the same, without augmentation.
         monitor: the metric whose highest value makes `checkpoints/best.ckpt`, e.g. ``AP``.
     """
 
     name: str
+    config: Any
     model: nn.Module
     train_data: Dataset
     val_data: Dataset
     monitor: str
+
+    def resolved(self) -> Any:
+        """Return the config to save with the model: with what the data decided; by default as it is."""
+        return self.config
 
     @abc.abstractmethod
     def images(self, batch: Batch) -> Tensor:

@@ -56,7 +56,7 @@ def oks_nms(
     Args:
         points: (N, K, 2), (x, y) in image pixels.
         scores: (N,).
-        areas: (N,), in square pixels; by the field's rule of the padded box, 1.25 w · 1.25 h.
+        areas: (N,), in square pixels; by the field's rule of the enlarged box, as it is cut out.
         keypoints: gives the sigmas.
         kind: hard or soft.
         threshold: above 0.
@@ -94,7 +94,7 @@ def suppress(
 
     Args:
         results: detections in COCO's result format.
-        areas: one for each, in square pixels; by the field's rule of the padded box, 1.25 w · 1.25 h.
+        areas: one for each, in square pixels; by the field's rule of the enlarged box, as it is cut out.
         keypoints: gives the sigmas.
         kind: see `oks_nms`.
         threshold: see `oks_nms`.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -105,6 +106,9 @@ def test_what_coco_lets_one_leave_out_is_filled_in() -> None:
     labelled, _, empty, _ = person_annotations(document)
     assert (labelled["iscrowd"], labelled["num_keypoints"], labelled["area"]) == (0, 2, 25.0)
     assert (empty["iscrowd"], empty["num_keypoints"], empty["area"]) == (0, 0, 48.0)
+    document["annotations"][0]["num_keypoints"] = 0  # a wrong count is counted anew
+    document["annotations"][2]["num_keypoints"] = 17
+    assert [annotation["num_keypoints"] for annotation in person_annotations(document)] == [2, 2, 0, 2]
     assert empty["keypoints"] == [0] * 9
 
 
@@ -137,8 +141,13 @@ def _first(**changes: object) -> object:
         (lambda d: d["images"][0].pop("width"), "image 900000000001 needs `width` and `height`"),
         (_first(image_id=5), "annotation 11: `image_id` is 5, which is not in `images`"),
         (_first(image_id=[5]), r"annotation 11: `image_id` is \[5\], which is not in `images`"),
-        (_first(num_keypoints="two"), "annotation 11: `num_keypoints` is 'two': give a number"),
-        (_first(iscrowd=None), "annotation 11: `iscrowd` is None: give a number"),
+        (
+            _first(keypoints=[1, 2, -1, 3, 4, 2, 0, 0, 0]),
+            "annotation 11: v of a key point is -1: give 0 not labelled, 1 hidden",
+        ),
+        (_first(keypoints=[1, 2, 0.5, 3, 4, 2, 0, 0, 0]), "annotation 11: v of a key point is 0.5: give 0 not labelled"),
+        (_first(keypoints=[1, math.nan, 2, 3, 4, 2, 0, 0, 0]), "annotation 11: `keypoints` holds nan: give numbers, x, y, v"),
+        (_first(iscrowd=None), "annotation 11: `iscrowd` is None: give 0 or 1"),
         (_first(area="large"), "annotation 11: `area` is 'large': give"),
         (_first(bbox=None), "annotation 11: `bbox` is None: give"),
         (_first(bbox=[0, 0, float("nan"), 5]), "annotation 11: `bbox` is .*nan"),

@@ -93,7 +93,7 @@ def test_a_document_instead_of_a_list_is_said(people: CocoPeople, tmp_path: Path
     (tmp_path / "found.json").write_text("{}")
     with pytest.raises(UserError, match="not a list of detections"):
         people.with_detections(tmp_path / "found.json")
-    with pytest.raises(UserError, match="no such annotation file"):
+    with pytest.raises(UserError, match=r"`detections` is .*nowhere\.json: no such file"):
         people.with_detections(tmp_path / "nowhere.json")
 
 

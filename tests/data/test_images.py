@@ -111,6 +111,108 @@ def test_what_is_wrong_with_a_file_is_one_line(content: bytes | None, message: s
     assert "\n" not in str(raised.value)
 
 
+_SAMPLINGS = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+    "4:4:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_440,
+}
+
+
+def _scene(width: int = 157, height: int = 131) -> np.ndarray:
+    """Smooth, of strong colours."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 10, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _encode(image: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90, *options])[1].tobytes()
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("sampling", [*_SAMPLINGS, "grey"])
+def test_the_first_rows_are_those_of_the_whole_image(sampling: str, reduction: int, capfd: pytest.CaptureFixture[str]) -> None:
+    if sampling == "grey":
+        data = _encode(_scene()[..., 0])
+    else:
+        data = _encode(_scene(), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLINGS[sampling])
+    whole = decode_image(data, 157, 131, reduction)
+    assert _reduction(whole, 157, 131) == reduction
+    for rows in (1, 8, 9, 16, 17, 40, 90, 130, 131):
+        part = decode_image(data, 157, 131, reduction, rows)
+        assert -(-rows // reduction) <= len(part) <= min(-(-131 // reduction), rows // reduction + 16)
+        np.testing.assert_array_equal(part, whole[: len(part)])
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("sampling", list(_SAMPLINGS))
+def test_a_jpeg_is_that_of_the_accurate_decode_but_for_its_hues(sampling: str, reduction: int) -> None:
+    data = _encode(_scene(640, 480), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLINGS[sampling])
+    flags = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+    accurate = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | flags[reduction]).astype(int)
+    difference = decode_image(data, 640, 480, reduction) - accurate
+    assert np.abs(difference @ [0.299, 0.587, 0.114]).mean() < 0.4  # roundings, and hues that go beyond black or white
+    if reduction == 1:
+        assert np.abs(difference).mean() < 1
+    if sampling == "4:4:4":
+        assert not difference.any()
+
+
+@pytest.mark.parametrize(
+    "options", [(cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 3)], ids=["progressive", "restarts"]
+)
+def test_files_whose_rows_cannot_be_cut_stay_whole(options: tuple[int, int]) -> None:
+    """Their scans run over the image more than once, or have markers between the rows."""
+    image = _scene()
+    found = decode_image(_encode(image, *options), 157, 131, 1, 20)
+    assert found.shape == (131, 157, 3)
+    assert np.abs(found.astype(int) - image[..., ::-1]).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_picture_that_may_be_turned_stays_whole(orientation: int) -> None:
+    width, height = (128, 160) if orientation > 4 else (160, 128)
+    data = _jpeg(_blob(160, 128, 60.0, 50.0), orientation)
+    np.testing.assert_array_equal(decode_image(data, width, height, 1, 20), decode_image(data, width, height))
+
+
+def test_a_file_that_ends_too_early_is_an_error_even_if_its_first_rows_are_there() -> None:
+    data = _encode(_scene())
+    with pytest.raises(UserError, match="not an image that OpenCV can read"):
+        decode_image(data[: len(data) // 2], 157, 131, 1, 20)
+
+
+@pytest.mark.parametrize("end", [2, 4, 20, 160, 400])
+def test_a_header_that_breaks_off_is_no_image(end: int) -> None:
+    with pytest.raises(UserError, match="not an image that OpenCV can read"):
+        decode_image(_encode(_scene())[:end], 157, 131, 1, 20)
+
+
+def test_every_byte_of_a_header_may_be_wrong() -> None:
+    """The right size or one line, whatever the header says."""
+    data = _encode(_scene(40, 24))
+    for place in range(2, data.index(b"\xff\xda") + 10):
+        for value in (0, 1, 0x22, 0xFF):
+            changed = data[:place] + bytes([value]) + data[place + 1 :]
+            try:
+                assert decode_image(changed, 40, 24, 1, 9).shape in [(16, 40, 3), (24, 40, 3)]
+            except UserError as error:
+                lines = str(error).splitlines()
+            else:
+                lines = [""]
+            assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (200, 3), (7, 7), (8, 8), (9, 9)])
+def test_tiny_images_are_reduced_as_they_are_asked_for(width: int, height: int) -> None:
+    data = _encode(np.full((height, width, 3), 77, dtype=np.uint8))
+    for reduction in (1, 2, 4, 8):
+        found = decode_image(data, width, height, reduction, 1)
+        assert found.shape[1] == -(-width // reduction)
+        assert len(found) <= -(-height // reduction)
+
+
 def test_normalized_images_are_the_formula_bit_for_bit() -> None:
     pixels = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     mean, deviation = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])

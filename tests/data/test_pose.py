@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from rpgmt.codecs.heatmap import Heatmap
 from rpgmt.data.coco import CocoPeople, Person, find_files
 from rpgmt.data.images import read_image_file
 from rpgmt.data.keypoints import COCO_KEYPOINTS
@@ -90,16 +91,27 @@ def test_image_and_points_stay_together() -> None:
                 np.testing.assert_allclose(found, image[y, x], rtol=0.45)  # half a cell off the centre at the most
 
 
-def test_points_outside_the_crop_are_not_visible() -> None:
+def test_points_outside_the_crop_keep_their_labels_and_the_codec_leaves_them_out() -> None:
     crops = PoseCrops(_people(), SIZE, augment=Augmentation(flip=0, scale=0, rotation=0, shift=0.9))
-    hidden = 0
+    codec = Heatmap(input_size=SIZE, heatmap_size=(SIZE[0] // 4, SIZE[1] // 4))
+    outside = 0
     for epoch in range(20):
         sample = crops[epoch, 0]
-        points = sample["keypoints"]
+        points, visibility = sample["keypoints"], sample["visibility"]
         inside = ((points >= -0.5) & (points < np.array(SIZE) - 0.5)).all(1)
-        np.testing.assert_array_equal(sample["visibility"], np.array([2, 1, 0] + [2] * 14) * inside)
-        hidden += (~inside).sum()
-    assert hidden > 0
+        np.testing.assert_array_equal(visibility, [2, 1, 0] + [2] * 14)
+        _, weights = codec.encode(torch.from_numpy(points)[None], torch.from_numpy(visibility)[None])
+        np.testing.assert_array_equal(weights[0].numpy() > 0, (visibility > 0) & inside)
+        outside += (~inside).sum()
+    assert outside > 0
+
+
+def test_areas_are_those_of_the_crops_on_the_image() -> None:
+    crops = PoseCrops(_people(), SIZE)
+    (area,) = crops.areas()
+    corners = np.array([[-0.5, -0.5], [SIZE[0] - 0.5, SIZE[1] - 0.5]])
+    (left, top), (right, bottom) = transform_points(crops[0, 0]["to_image"], corners)
+    assert area == pytest.approx((right - left) * (bottom - top))
 
 
 def test_without_augmentation_visibility_is_the_annotations() -> None:
@@ -121,7 +133,12 @@ def test_the_first_draws_are_those_of_the_first_release() -> None:
     """Figures in RESULTS.md rest on them: a new change takes its numbers from further on in the stream."""
     changes = Augmentation(shift=0.1).draw(3, 2, 1)
     flip, scale, rotation, right, down = np.random.Generator(np.random.Philox(key=[3, 0], counter=[0, 2, 1, 0])).random(5)
-    expected = (flip < 0.5, 1 + 0.25 * (2 * scale - 1), 30 * (2 * rotation - 1), (0.1 * (2 * right - 1), 0.1 * (2 * down - 1)))
+    expected = (
+        flip < 0.5,
+        1 / (1 + 0.25 * (2 * scale - 1)),
+        30 * (2 * rotation - 1),
+        (0.1 * (2 * right - 1), 0.1 * (2 * down - 1)),
+    )
     assert (changes.flip, changes.scale, changes.rotation, changes.shift) == expected
     assert (changes.half_body, changes.pixel_seed, changes.occlusion_seed) == (None, None, None)
 
@@ -151,9 +168,8 @@ def test_augmentation_is_uniform_in_its_ranges() -> None:
     augment = Augmentation(flip=0.25, scale=0.2, rotation=30, shift=0.1)
     drawn = [augment.draw(0, epoch, index) for epoch in range(40) for index in range(50)]
     assert np.mean([change.flip for change in drawn]) == pytest.approx(0.25, abs=0.04)
-    for name, middle, half in [("scale", 1, 0.2), ("rotation", 0, 30)]:
-        values = (np.array([getattr(change, name) for change in drawn]) - middle) / half
-        _assert_uniform(values)
+    _assert_uniform((1 / np.array([change.scale for change in drawn]) - 1) / 0.2)  # it is the box that is enlarged
+    _assert_uniform(np.array([change.rotation for change in drawn]) / 30)
     for axis in (0, 1):
         _assert_uniform(np.array([change.shift[axis] for change in drawn]) / 0.1)
 
@@ -185,7 +201,7 @@ def _person(points: np.ndarray, labelled: np.ndarray) -> Person:
     return Person(1, {"id": 1, "width": 99, "height": 99}, (0.0, 0.0, 9.0, 9.0), points, visibility, 1.0)
 
 
-def test_half_a_body_is_the_box_of_its_labelled_points() -> None:
+def test_half_a_body_is_a_box_of_its_labelled_points_size_round_their_mean() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 90, (17, 2))
     upper = np.arange(17) < 11
@@ -194,7 +210,8 @@ def test_half_a_body_is_the_box_of_its_labelled_points() -> None:
     for half, chosen in [("upper", range(1, 11)), ("lower", [11, 12, 13, 14, 16])]:
         x, y, w, h = half_body_box(_person(points, labelled), upper, half)  # type: ignore[misc, arg-type]
         xs, ys = [points[i][0] for i in chosen], [points[i][1] for i in chosen]
-        np.testing.assert_allclose([x, y, x + w - 1, y + h - 1], [min(xs), min(ys), max(xs), max(ys)])
+        np.testing.assert_allclose([w, h], [max(xs) - min(xs) + 1, max(ys) - min(ys) + 1])
+        np.testing.assert_allclose([x + (w - 1) / 2, y + (h - 1) / 2], [np.mean(xs), np.mean(ys)])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +232,7 @@ def test_a_body_is_halved_where_enough_is_labelled(labelled: list[int], found: s
     box = half_body_box(person, upper, "upper")
     assert (box is None) == (found is None)
     if box:
-        assert box[0] == min(points[i][0] for i in labelled if upper[i])
+        assert box[0] + (box[2] - 1) / 2 == pytest.approx(np.mean([points[i][0] for i in labelled if upper[i]]))
         if not any(not upper[i] for i in labelled):
             assert half_body_box(person, upper, "lower") == box  # the other half has too few points
 
@@ -283,9 +300,9 @@ def test_a_reduced_image_gives_the_same_crop_with_the_same_points(tmp_path: Path
         people, full = _smooth_people(tmp_path, box)
         read = people.read_image
 
-        def counted(entry: dict, reduction: int = 1, read: Callable[..., np.ndarray] = read) -> np.ndarray:
-            asked.add(reduction)
-            return read(entry, reduction)
+        def counted(entry: dict, *need: int, read: Callable[..., np.ndarray] = read) -> np.ndarray:
+            asked.add(need[0])
+            return read(entry, *need)
 
         people.read_image = counted
         for size in [(192, 256), (60, 80), (24, 32)]:
@@ -312,10 +329,56 @@ def _smooth_people(folder: Path, box: tuple[int, int, int, int]) -> tuple[CocoPe
     document["annotations"][0]["bbox"] = box
     image = read_image_file(path, 431, 479)
 
-    def read(entry: dict, reduction: int = 1) -> np.ndarray:
-        return read_image_file(path, entry["width"], entry["height"], reduction)
+    def read(entry: dict, *need: int) -> np.ndarray:
+        return read_image_file(path, entry["width"], entry["height"], *need)
 
     return CocoPeople(document, read), CocoPeople(document, lambda *_: image)
+
+
+def test_the_next_person_on_an_image_finds_it_read(tmp_path: Path) -> None:
+    """Whatever was read before, a crop is the same bit for bit; an image is read twice at most at each reduction."""
+    people, _ = _smooth_people(tmp_path, (20, 30, 300, 380))
+    first = people.people[0]
+    other = {**first.image, "id": 6}
+    boxes = [(20, 30, 60, 80), (20, 90, 60, 80), (20, 60, 60, 80), (300, 380, 60, 80), (3, 5, 420, 460), (100, 200, 60, 80)]
+    people.people = [dataclasses.replace(first, box=box) for box in boxes]
+    people.people.append(dataclasses.replace(first, image=other))
+    read, calls = people.read_image, []
+
+    def counted(entry: dict, reduction: int, rows: int) -> np.ndarray:
+        calls.append((entry["id"], reduction, rows))
+        return read(entry, reduction, rows)
+
+    people.read_image = counted
+    expected = [PoseCrops(people, (60, 80))[0, index]["image"] for index in range(len(people.people))]
+    assert len(calls) == len(expected)  # each from a data set of its own
+    calls.clear()
+    crops = PoseCrops(people, (60, 80))
+    for index, image in enumerate(expected):
+        np.testing.assert_array_equal(crops[0, index]["image"], image)
+    assert [number for number, _, _ in calls] == [5, 5, 5, 6]
+    assert [reduction for _, reduction, _ in calls[:3]] == [1, 1, 8]
+    assert calls[0][2] < calls[1][2] == 479
+    crops[0, 0]
+    assert calls[-1][0] == 5
+
+
+def test_crops_of_partly_read_images_are_those_of_whole_ones(tmp_path: Path) -> None:
+    people, _ = _smooth_people(tmp_path, (150, 120, 90, 140))
+    read, spared = people.read_image, []
+
+    def counted(entry: dict, reduction: int, rows: int) -> np.ndarray:
+        image = read(entry, reduction, rows)
+        spared.append(len(image) < len(read(entry, reduction)))
+        return image
+
+    whole = CocoPeople(people.annotations, lambda entry, reduction, _: read(entry, reduction))
+    people.read_image = counted
+    augment = Augmentation(scale=0.2, rotation=40)
+    for epoch in range(20):
+        sample, expected = (PoseCrops(source, (48, 64), augment=augment)[epoch, 0] for source in (people, whole))
+        np.testing.assert_array_equal(sample["image"], expected["image"])
+    assert sum(spared) > 10
 
 
 def test_real_coco(shared_data: Path) -> None:
@@ -326,3 +389,9 @@ def test_real_coco(shared_data: Path) -> None:
         # The box is annotated round the person, so that its padded crop holds all labelled points.
         np.testing.assert_array_equal(sample["visibility"], people.people[index].visibility)
         assert sample["image"].shape == (256, 192, 3)
+
+
+def test_parts_of_a_mixture_have_streams_of_their_own() -> None:
+    augment = Augmentation()
+    one, two = (PoseCrops(_people(), SIZE, augment=augment, seed=3, stream=stream) for stream in (0, 1))
+    assert not np.array_equal(one[0, 0]["to_image"], two[0, 0]["to_image"])

@@ -3,7 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rpgmt.data.transforms import crop_affine, invert, transform_points, warp
+from rpgmt.data.transforms import (
+    crop_affine,
+    from_reduced,
+    invert,
+    seen_rows,
+    shrink_factor,
+    spare_reduction,
+    transform_points,
+    warp,
+)
 
 BOX = (13.0, 21.0, 30.0, 44.0)
 CHANGES = [
@@ -73,6 +82,44 @@ def test_there_and_back_is_the_identity(changes: dict) -> None:
     points = np.random.default_rng(0).uniform(-50, 150, (9, 2))
     affine = crop_affine(BOX, (48, 64), **changes)
     np.testing.assert_allclose(transform_points(invert(affine), transform_points(affine, points)), points, atol=1e-10)
+
+
+def test_the_inverse_is_that_of_the_general_solver() -> None:
+    rng = np.random.default_rng(0)
+    for affine in rng.normal(0, 20, (50, 2, 3)):
+        expected = np.linalg.inv(np.vstack([affine, [0, 0, 1]]))[:2]
+        np.testing.assert_allclose(invert(affine), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_reduced_image_has_its_own_affine() -> None:
+    affine = crop_affine(BOX, (48, 64), rotation=20, flip=True)
+    points = np.random.default_rng(0).uniform(0, 60, (9, 2))
+    for s in (1, 2, 4, 8):
+        found = transform_points(from_reduced(affine, s), (points + 0.5) / s - 0.5)
+        np.testing.assert_allclose(found, transform_points(affine, points), atol=1e-10)
+
+
+def test_rows_below_those_that_are_seen_change_nothing() -> None:
+    """At any size of the person, upright or turned, and with the image reduced as far as it may be."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (480, 120, 3), dtype=np.uint8)
+    spared, slack = 0, []
+    for _ in range(150):
+        shrink = np.exp(rng.uniform(-2, 3.7))
+        w, h = 24 * shrink / 1.25, 32 * shrink / 1.25
+        box = (rng.uniform(-w, 120), rng.uniform(-h, 300), w, h)
+        affine = crop_affine(box, (24, 32), rotation=rng.uniform(-180, 180), flip=bool(rng.integers(2)))
+        rows = seen_rows(invert(affine), (24, 32))
+        s = spare_reduction(affine)
+        reduced = image.reshape(480 // s, s, 120 // s, s, 3).mean((1, 3)).astype(np.uint8)
+        kept = min(max(1, -(-rows // s)), len(reduced))
+        expected = warp(reduced, from_reduced(affine, s), (24, 32))
+        np.testing.assert_array_equal(warp(reduced[:kept], from_reduced(affine, s), (24, 32)), expected)
+        spared += kept < len(reduced)
+        corners = transform_points(invert(affine), _edges((24, 32)))
+        slack.append((rows - corners[:, 1].max()) / max(1, shrink_factor(affine)))
+    assert spared > 50
+    assert max(slack) < 6  # rows of the crop, or pixels where it is larger than the image
 
 
 def test_points_take_batches_of_affines() -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from data.files import write_coco, write_crowdpose, write_detections, write_lsp, write_mpii
 
-from rpgmt.config import ConfigError, ModelConfig
+from rpgmt.config import ConfigError, ModelConfig, TrainConfig
+from rpgmt.data.pose import Augmentation
 from rpgmt.errors import UserError
-from tasks.pose import HEAD, Config, DataConfig, EvaluationConfig, PoseTask, build
+from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, PoseTask, _poses, build
 
 MODEL = ModelConfig(stages=2, channels=16, depth=2, rpg_size="50%", input_size=(64, 64))
 
@@ -130,7 +131,7 @@ def test_detections_are_cut_out_and_the_truth_stays(roots: dict[str, Path], tmp_
     assert (batch["visibility"] == 0).all()
     maps = [{HEAD: torch.randn(len(batch["index"]), 17, 16, 16)}] * 2
     records = task.predictions(maps, batch)
-    results = task.results(records)
+    results = task.evaluation.results(*_poses(records, -1))
     boxes = {person.score for person in task.val_data.people.people}
     assert len(boxes) > 1
     assert all(result["score"] <= max(boxes) for result in results)
@@ -146,8 +147,8 @@ def test_a_person_found_twice_counts_once(roots: dict[str, Path]) -> None:
     first = people.people[0]
     poses = np.tile(np.array([[*first.box[:2], 0.5]]), (17, 1)) + np.arange(17)[:, None] * [2, 3, 0]
     twice = [{"index": 0, "stages": [poses]}, {"index": 0, "stages": [poses + np.array([0.2, 0, 0.1])]}]
-    assert len(plain.results(twice)) == 2
-    (kept,) = hard.results(twice)
+    assert len(plain.evaluation.results(*_poses(twice, -1))) == 2
+    (kept,) = hard.evaluation.results(*_poses(twice, -1))
     assert kept["score"] == pytest.approx(0.6)
 
 
@@ -177,6 +178,8 @@ def test_stage_weights_weigh_and_hard_key_points_are_fewer(roots: dict[str, Path
     (hardest, fewer), _ = pose_task(roots, loss="ohkm", hard_keypoints=3).losses(outputs, batch).values()
     assert fewer == 3 * len(batch["index"])
     assert hardest / fewer > one / count
+    first = pose_task(roots, loss="mse", stage_weights=(0.25, 2.0), stop_after=1).losses(outputs[:1], batch)
+    assert [float(total / one) for total, _ in first.values()] == pytest.approx([0.25])
 
 
 @pytest.mark.filterwarnings("ignore:.* key points match")  # asserted in tests/data/test_remap.py
@@ -203,3 +206,89 @@ def test_combinations_that_make_no_sense_are_one_line() -> None:
         Config(evaluation=EvaluationConfig(stop_after=5))
     with pytest.raises(UserError, match=r"`sigmas` is \(0.1,\): mpii has its own"):
         _ = build(Config(model=MODEL, data=DataConfig(name="mpii", sigmas=(0.1,)))).val_data
+
+
+@pytest.mark.filterwarnings("ignore:.* taken from the names of the key points")  # asserted in tests/data
+def test_a_network_is_not_measured_on_other_key_points_that_are_as_many(roots: dict[str, Path], tmp_path: Path) -> None:
+    trained = pose_task(roots, "crowdpose").resolved()
+    assert trained.data.keypoints is not None
+    assert trained.data.keypoints[0] == "left_shoulder"
+    other = trained.for_another_set()
+    assert (other.data.padding, other.data.root) == (trained.data.padding, DataConfig().root)
+    lsp = dataclasses.replace(other, data=dataclasses.replace(other.data, name="lsp", root=roots["lsp"]))
+    with pytest.raises(UserError, match=r"its key points are right_ankle, .*, those of the network left_shoulder, "):
+        _ = build(lsp).val_data
+    write_coco(tmp_path, 4)
+    val = tmp_path / "annotations/person_keypoints_val.json"
+    document = json.loads(val.read_text())
+    names = document["categories"][0]["keypoints"]
+    names[5], names[6] = names[6], names[5]
+    val.write_text(json.dumps(document))
+    swapped = pose_task({"coco": tmp_path})
+    assert len(swapped.train_data) > 0
+    with pytest.raises(UserError, match="give data with the same ones in the same order"):
+        _ = swapped.val_data
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"data": DataConfig(detection_threshold=0.5)}, "`detection_threshold` without detections"),
+        ({"evaluation": EvaluationConfig(flip_shift=1)}, "`flip_shift` without flip_test"),
+        ({"evaluation": EvaluationConfig(nms_threshold=0.5)}, "`nms_threshold` with nms none"),
+        ({"evaluation": EvaluationConfig(protocol="pck", nms="hard")}, "`nms` and `rescoring`, which PCK does not know"),
+        ({"hard_keypoints": 4}, "`hard_keypoints` without loss ohkm"),
+    ],
+)
+def test_what_is_set_for_nothing_is_said(changes: dict[str, Any], line: str) -> None:
+    with pytest.warns(UserWarning, match=f"without effect: {line}"):
+        build(Config(model=MODEL, **changes))
+
+
+def test_augmentation_of_config_and_library_are_the_same() -> None:
+    assert vars(AugmentationConfig()) == vars(Augmentation())
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, 1), (0, 0), (2, 2)])
+def test_the_flip_tests_shift_is_the_codecs_unless_given(roots: dict[str, Path], given: int | None, used: int) -> None:
+    task = pose_task(roots, codec="msra", loss="mse", flip_test=True, flip_shift=given)
+    images = task.images(batch_of(task))
+    ramp = torch.arange(16.0).expand(len(images), 17, 16, 16)
+    found = task.infer(Asymmetric([{HEAD: 0 * ramp}], torch.zeros(1)), images)[0][HEAD]
+    assert (found == 0).all()  # nothing is found in either
+
+    class Ramp(torch.nn.Module):
+        def forward(self, seen: torch.Tensor, stop_after: int | None = None) -> list[dict[str, torch.Tensor]]:
+            return [{HEAD: 0 * ramp if torch.equal(seen, images) else ramp}]
+
+    row = task.infer(Ramp(), images)[0][HEAD][0, 0, 0]
+    back = list(range(15, -1, -1))
+    assert row.tolist() == [value / 2 for value in (back[:used] + back[: 16 - used])]
+
+
+def test_soft_suppression_keeps_twenty_people_an_image(roots: dict[str, Path]) -> None:
+    task = pose_task(roots, detections=roots["detections.json"], nms="soft")
+    pose = np.column_stack([np.arange(17.0) * 2, np.arange(17.0) * 3, np.full(17, 0.5)])
+    many = [{"index": 0, "stages": [pose + np.array([i, 0, 0.01 * i])]} for i in range(25)]
+    assert len(task.evaluation.results(*_poses(many, -1))) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "line"),
+    [
+        ("coco", "pckh", "lacks a `head_size` of the annotations; give another, e.g. coco"),
+        ("coco", "crowdpose", "lacks a `crowdIndex` of every image"),
+    ],
+)
+def test_a_protocol_that_the_data_cannot_serve_is_known_before_training(
+    roots: dict[str, Path], name: str, protocol: str, line: str
+) -> None:
+    with pytest.raises(UserError, match=f"`protocol` is {protocol}: .*{line}"):
+        _ = pose_task(roots, name, protocol=protocol).val_data
+
+
+def test_one_person_and_one_cell_teach_batch_norm_nothing() -> None:
+    model = dataclasses.replace(MODEL, depth=4)
+    with pytest.raises(UserError, match="`batch_size` is 1: one cell is left"):
+        build(Config(model=model, train=TrainConfig(batch_size=1)))
+    build(Config(model=model, train=TrainConfig(batch_size=2)))

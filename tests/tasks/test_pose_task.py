@@ -106,7 +106,7 @@ def test_pictures_are_drawn(root: Path, tmp_path: Path) -> None:
 def test_a_head_that_does_not_fit_the_data_is_one_clear_line(root: Path) -> None:
     other = dataclasses.replace(MODEL, heads={HEAD: 14})
     task = build(Config(model=other, data=DataConfig(root=root, train_images=6, val_images=6)))
-    with pytest.raises(UserError, match=r"the data has 17 key points, give --heads keypoints=17"):
+    with pytest.raises(UserError, match=r"the data has 17 key points; train with --heads keypoints=17"):
         _ = task.val_data
     with pytest.raises(UserError, match=r"trains one head, e\.g\. keypoints: 17"):
         build(Config(model=dataclasses.replace(MODEL, heads={"depth": 1})))

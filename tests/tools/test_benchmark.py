@@ -62,8 +62,8 @@ def test_both_ways_load_the_same(tmp_path: Path) -> None:
     """Without random changes: the plain way's half pixel and its rounding are all that is between them."""
     document, folder = loader._make_files(tmp_path)
 
-    def read(entry: dict, reduction: int = 1) -> np.ndarray:
-        return read_image_file(folder / entry["file_name"], entry["width"], entry["height"], reduction)
+    def read(entry: dict, *need: int) -> np.ndarray:
+        return read_image_file(folder / entry["file_name"], entry["width"], entry["height"], *need)
 
     people = CocoPeople(document, read)
     own = PoseCrops(people, (96, 128))

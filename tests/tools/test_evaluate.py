@@ -94,6 +94,8 @@ def test_another_data_set_needs_its_own_folder_and_as_many_key_points(
         (["--flip-test"], "`MODEL` is missing"),
         (["RUN", "--stop-after", "3"], "`stop_after` is 3: the network has 2 stages"),
         (["RUN", "--detections", "/nowhere.json"], "/nowhere.json"),
+        (["RUN", "--workers", "-1"], "`--workers` is -1: give at least 0"),
+        (["RUN", "--protocol", "pckh"], "lacks a `head_size`"),
         (["RUN", "--batch-size", "0"], "`--batch-size` is 0: give at least 1"),
         (["RUN", "--flip-tset"], "did you mean `--flip-test`?"),
         (["RUN", "--nms", "sometimes"], "one of none, hard, soft"),

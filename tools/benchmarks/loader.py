@@ -40,6 +40,9 @@ def main(argv: list[str]) -> int:
     Batches of the two take turns, and only the core's time for this program counts; a ratio is of neighbouring turns. The
     plain way decodes the whole image, cuts out and turns in two warps, and makes floats and each joint's map in the loader;
     ours decodes as much as the crop needs, warps once, and makes floats and maps of a whole batch, which count in the ratio.
+
+    Another ratio, ours alone and without random changes, is that of people one image after another, as in validation, to
+    the same people mixed.
     """
     parser = cli.Parser(prog="benchmark.py loader", description=main.__doc__)
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="people in COCO's format, of the split `train`")
@@ -74,6 +77,7 @@ def _measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int]
     people = CocoPeople(document, _timed_reader(folder, own), name=str(folder))
     crops = PoseCrops(people, input_size, augment=Augmentation())
     others = PlainCrops(people.people, folder, people.keypoints.flip_pairs, input_size, plain)
+    still = PoseCrops(people, input_size)
     seconds: dict[str, list[dict[str, float]]] = {"ours": [], "plain": []}
     pixels: list[float] = []
     for turn in track(range(-1, rounds), "batches", transient=True):  # what is made in the first one does not count
@@ -89,7 +93,14 @@ def _measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int]
             seconds["plain"].append(plain.seconds)
             pixels.append(changed)
         own.seconds, plain.seconds = {}, {}
-    return _record(seconds, pixels, rounds)
+    orders = [_order_seconds(still, turn) for turn in range(rounds)]
+    ordered_ratio = ratios([mixed for mixed, _ in orders], [following for _, following in orders])
+    in_order = {
+        "people_an_image": len(people.people) / len({person.image["id"] for person in people.people}),
+        "in_order_ratio": ordered_ratio["ratio"],
+        "in_order_ratio_quartiles": ordered_ratio["ratio_quartiles"],
+    }
+    return {**_record(seconds, pixels, rounds), **in_order}
 
 
 def _own_batch(crops: Any, epoch: int, indices: np.ndarray, watch: Stopwatch) -> np.ndarray:
@@ -124,6 +135,23 @@ def _plain_batch(crops: Any, indices: np.ndarray, watch: Stopwatch) -> None:
     watch.mark("collate")
 
 
+def _order_seconds(crops: Any, turn: int) -> list[float]:
+    """As many people as a batch has: mixed, and one image after another."""
+    people = crops.people.people
+    following = sorted(range(len(people)), key=lambda index: people[index].image["id"])
+    start = turn * BATCH % len(people)
+    following = (following * (BATCH // len(people) + 2))[start : start + BATCH]
+    seconds = []
+    for indices in (np.random.default_rng(turn).permutation(following), following):
+        watch = Stopwatch()
+        watch.mark()
+        for index in indices:
+            crops[0, int(index)]
+        watch.mark("crops")
+        seconds.append(watch.seconds["crops"])
+    return seconds
+
+
 def _pixel_seconds(images: np.ndarray) -> float:
     """Pixel changes and a box for every crop of a batch."""
     from rpgmt.data.pixels import change_pixels, hide_part
@@ -140,11 +168,12 @@ def _timed_reader(folder: Path, watch: Stopwatch) -> Any:
     """Reads and decodes as `read_image_file` does, in two steps that are timed."""
     from rpgmt.data.images import decode_image
 
-    def read(entry: dict[str, Any], reduction: int = 1) -> np.ndarray:
+    def read(entry: dict[str, Any], *need: int) -> np.ndarray:
         watch.mark("warp")
-        data = (folder / entry["file_name"]).read_bytes()
+        with open(folder / entry["file_name"], "rb", buffering=0) as file:
+            data = file.read()
         watch.mark("read")
-        image = decode_image(data, entry["width"], entry["height"], reduction, name=entry["file_name"])
+        image = decode_image(data, entry["width"], entry["height"], *need, name=entry["file_name"])
         watch.mark("decode")
         return image
 
@@ -184,6 +213,9 @@ def _table(record: dict[str, Any]) -> Any:
     table.add_row("images a second", *(f"{ways[way]['images_per_second']:.0f}" for way in ("ours", "plain")))
     low, high = record["ratio_quartiles"]
     table.add_row("rate, ours / plain: median, quartiles", f"{record['ratio']:.2f}", f"{low:.2f} … {high:.2f}")
+    low, high = record["in_order_ratio_quartiles"]
+    label = f"rate, image after image ({record['people_an_image']:.1f} people on one) / mixed"
+    table.add_row(label, f"{record['in_order_ratio']:.2f}", f"{low:.2f} … {high:.2f}")
     table.add_row("pixel augmentation and a box, not in the above", f"{record['pixels_and_occlusion_ms']:.3f}", "")
     return table
 

@@ -1,0 +1,96 @@
+"""From found poses to figures, by the protocols of the data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rpgmt.errors import UserError
+from rpgmt.metrics.coco import CocoEvaluator
+from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
+from rpgmt.metrics.nms import Suppression, suppress
+from rpgmt.metrics.pck import head_pck, torso_pck
+from rpgmt.metrics.results import Rescoring, keypoint_results, rescore
+
+if TYPE_CHECKING:
+    from rpgmt.data.coco import CocoPeople
+
+Protocol = Literal["coco", "crowdpose", "pck", "pckh"]
+
+MONITORS: dict[Protocol, str] = {"coco": "AP", "crowdpose": "AP", "pck": "PCK@0.2", "pckh": "PCKh@0.5"}
+"""The one number that tells which of two models is better."""
+
+
+def check_protocol(people: CocoPeople, protocol: Protocol) -> None:
+    """Raise UserError where the data set lacks what the protocol measures by."""
+    if protocol == "pck":
+        missing = {"left_shoulder", "right_hip"} - set(people.keypoints.names)
+        need = f"key points {', '.join(sorted(missing))}" if missing else ""
+    elif protocol == "pckh":
+        heads = any(annotation.get("head_size") is not None for annotation in people.annotations["annotations"])
+        need = "" if heads else "a `head_size` of the annotations"
+    elif protocol == "crowdpose":
+        crowded = all(isinstance(image.get("crowdIndex"), int | float) for image in people.annotations["images"])
+        need = "" if crowded else "a `crowdIndex` of every image"
+    else:
+        need = ""
+    if need:
+        raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")
+
+
+class PoseEvaluation:
+    """Rescores, suppresses and measures poses of the people of a data set.
+
+    Args:
+        people: who is to be found, and what is known of them.
+        protocol: what is measured: COCO's or CrowdPose's numbers, PCK of the torso or PCKh.
+        areas: for each of `people.people` the square pixels that OKS suppression measures by.
+        rescoring: a person's score, see `rescore`.
+        nms: suppression of people found twice, see `oks_nms`; "none" for none.
+        nms_threshold: OKS above which two people are one.
+    """
+
+    def __init__(
+        self,
+        people: CocoPeople,
+        protocol: Protocol,
+        areas: np.ndarray,
+        *,
+        rescoring: Rescoring = "mean",
+        nms: Suppression | Literal["none"] = "none",
+        nms_threshold: float = 0.9,
+    ) -> None:
+        self.people, self.protocol, self.areas = people, protocol, areas
+        self.rescoring, self.nms, self.nms_threshold = rescoring, nms, nms_threshold
+
+    def results(self, indices: Sequence[int], poses: np.ndarray) -> list[dict[str, Any]]:
+        """What was found, in COCO's result format.
+
+        Args:
+            indices: P places in `people.people`.
+            poses: (P, K, 3), x and y in pixels of the image, score.
+        """
+        found = [self.people.people[index] for index in indices]
+        boxes = np.array([person.score for person in found])
+        # In float32, in which the maps are: published figures on small sets depend on how it breaks ties.
+        scores = rescore(boxes, poses[..., 2].astype(np.float32), self.rescoring)
+        results = keypoint_results(poses, scores, [person.image["id"] for person in found], self.people.category_id)
+        if self.nms == "none":
+            return results
+        return suppress(results, self.areas[list(indices)], self.people.keypoints, self.nms, self.nms_threshold)
+
+    def metrics(self, indices: Sequence[int], poses: np.ndarray) -> dict[str, float | None]:
+        """The protocol's numbers; arguments as of `results`."""
+        if self.protocol == "pck":
+            return torso_pck(self.people, indices, poses)
+        if self.protocol == "pckh":
+            return head_pck(self.people, indices, poses)
+        return self._evaluator.metrics(self.results(indices, poses))
+
+    @cached_property
+    def _evaluator(self) -> CocoEvaluator | CrowdPoseEvaluator:
+        kind = CocoEvaluator if self.protocol == "coco" else CrowdPoseEvaluator
+        return kind(self.people.annotations, self.people.keypoints)
