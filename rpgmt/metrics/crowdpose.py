@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.coco import keypoint_category, person_annotations
+from rpgmt.data.documents import AREA_RULE
 from rpgmt.data.keypoints import KeypointSet
 from rpgmt.errors import UserError
 from rpgmt.metrics.matching import KeypointMatcher
@@ -106,7 +107,7 @@ def _with_areas(document: dict[str, Any]) -> list[dict[str, Any]]:
     keypoint_category(document)  # from here on the annotations are dicts
     boxed = [{**annotation, "area": 1} for annotation in document["annotations"]]
     return [
-        {**annotation, "area": annotation["bbox"][3] * annotation["bbox"][2] * 0.53}
+        {**annotation, "area": annotation["bbox"][3] * annotation["bbox"][2] * AREA_RULE}
         for annotation in person_annotations({**document, "annotations": boxed})
     ]
 
