@@ -6,16 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rpgmt import cli
 from rpgmt.errors import UserError
 from tools.benchmarks import Stopwatch, check_rounds, quartiles, ratios
-
-if TYPE_CHECKING:
-    pass
 
 IMAGES = 64
 IMAGE_SIZE = (640, 480)
