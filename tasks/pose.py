@@ -314,7 +314,7 @@ class PoseTask(Task):
 
         people, crops = self.val_data.people, self.val_data
         skeleton, pairs = people.keypoints.skeleton, people.keypoints.flip_pairs
-        scale = max(1, 192 // crops.input_size[1])
+        scale = -(-192 // crops.input_size[1])
         rows = []
         shown = sorted(predictions, key=lambda record: record["index"])
         for record in shown[:: max(1, len(shown) // 8)][:8]:
