@@ -12,16 +12,17 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside the checkout; tests that want it are skipped where it is missing."""
-    folder = SHARED / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is missing")
-    return folder
+    return _folder("data", "real data")
 
 
 @pytest.fixture(scope="session")
 def shared_fixtures() -> Path:
     """The folder of published numbers beside the checkout; tests that want it are skipped where it is missing."""
-    folder = SHARED / "fixtures"
+    return _folder("fixtures", "published numbers")
+
+
+def _folder(name: str, what: str) -> Path:
+    folder = SHARED / name
     if not folder.is_dir():
-        pytest.skip(f"no published numbers: {folder} is missing")
+        pytest.skip(f"no {what}: {folder} is missing")
     return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ import numpy as np
 
 from rpgmt.data.detections import detected_people
 from rpgmt.data.documents import keypoint_category, person_annotations, read_json
-from rpgmt.data.images import read_image_file
+from rpgmt.data.images import check_files, read_image_file
 from rpgmt.data.keypoint_sets import NamePairs, keypoint_set
 from rpgmt.data.people import Person, annotated_people
 from rpgmt.errors import UserError
@@ -106,14 +105,7 @@ class CocoPeople:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of images for {name}")
         data = cls(document, partial(_read_image, folder), name=name, **options)
-        wanted = {_file_name(person.image, name) for person in data.people}
-        present = {entry.name for entry in os.scandir(folder)}
-        missing = sorted(file for file in wanted - present if not (folder / file).is_file())
-        if missing:
-            raise UserError(
-                f"{folder / missing[0]}: no such image, named in {name} ({len(missing)} of {len(wanted)} are missing): "
-                "put the images there or give the folder that holds them"
-            )
+        check_files(folder, (_file_name(person.image, name) for person in data.people), name)
         return data
 
     def with_detections(self, path: str | Path, threshold: float = 0.0) -> CocoPeople:

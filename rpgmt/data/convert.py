@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.documents import AREA_RULE
+from rpgmt.data.images import check_files
 from rpgmt.data.keypoints import KeypointSet
 from rpgmt.data.people import Box
 from rpgmt.errors import UserError
@@ -29,12 +30,7 @@ def image_entries(folder: Path, names: Sequence[str], source: str) -> list[dict[
     """
     from PIL import Image
 
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise UserError(
-            f"{folder / missing[0]}: no such image, named in {source} ({len(missing)} of {len(names)} are missing): "
-            "put the images there or give the folder that holds them"
-        )
+    check_files(folder, names, source)
     entries = []
     for number, name in enumerate(names, 1):
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,18 @@ _REDUCED = {
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+
+
+def check_files(folder: Path, names: Iterable[str], source: str) -> None:
+    """Raise UserError where an image that the annotation file `source` names is not in its folder."""
+    wanted = set(names)
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()  # one look, for thousands of files
+    missing = sorted(name for name in wanted - present if not (folder / name).is_file())
+    if missing:
+        raise UserError(
+            f"{folder / missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "
+            "put the images there or give the folder that holds them"
+        )
 
 
 _SKIPPED = {0xC4, 0xDB, 0xFE, *range(0xE0, 0xF0)}

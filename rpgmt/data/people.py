@@ -52,7 +52,7 @@ def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Pe
     people, outside = [], 0
     for annotation in person_annotations(document, name):
         points = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
-        if annotation["iscrowd"] or annotation["num_keypoints"] == 0 or not (points[:, 2] > 0).any():
+        if annotation["iscrowd"] or annotation["num_keypoints"] == 0:
             continue
         image = images[annotation["image_id"]]
         inside = clip_box(annotation["bbox"], image, name)
