@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = [
+    "AugmentationConfig",
+    "BalanceConfig",
     "ConfigError",
     "Flag",
     "ModelConfig",
@@ -58,7 +60,7 @@ def _check_heads(heads: dict[str, int]) -> dict[str, int]:
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[str | int, BeforeValidator(_check_size)]
 Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
-Precision = Annotated[Literal["32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
+Precision = Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,9 @@ class TrainConfig:
     ema: Annotated[float, Field(ge=0, lt=1, description="decay of the moving average of the weights, 0 is off")] = 0.0
     clip_norm: Annotated[float | None, Field(gt=0, description="largest norm of the gradient")] = None
     accumulate: Annotated[int, Field(ge=1, description="batches whose gradients make one step")] = 1
-    precision: Annotated[Precision, Field(description="float32, or mixed with bfloat16 or float16")] = "32"
+    precision: Annotated[
+        Precision, Field(description="float32, or mixed with bfloat16 or float16; auto: bf16 where there is hardware for it")
+    ] = "32"
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="kind of device")] = "auto"
     devices: Annotated[int, Field(ge=1, description="devices of each node")] = 1
     nodes: Annotated[int, Field(ge=1, description="machines")] = 1
@@ -142,6 +146,66 @@ class TrainConfig:
             raise ConfigError(f"`milestones` is {show(self.milestones)}: must rise from one to the next")
         if self.schedule == "step" and not self.milestones:
             raise ConfigError("`milestones` is []: schedule step needs at least one, e.g. 0.7, 0.9")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceConfig:
+    """How the losses of the tasks are balanced against each other (`rpgmt.engine.balance` says what the words mean)."""
+
+    balance: Annotated[
+        Literal[
+            "equal",
+            "fixed",
+            "uncertainty",
+            "dwa",
+            "pcgrad",
+            "gradvac",
+            "mgda",
+            "cagrad",
+            "imtl_g",
+            "graddrop",
+            "nash_mtl",
+            "aligned_mtl",
+            "upgrad",
+            "dualproj",
+            "config",
+            "fairgrad",
+            "random",
+        ],
+        Field(description="how tasks share the training: by weights of losses, or, from pcgrad on, by their gradients"),
+    ] = "equal"
+    task_weights: Annotated[
+        dict[str, Annotated[float, Field(gt=0)]] | None,
+        Field(description="factor on each task's loss, e.g. depth=2,keypoints=1; null: 1 each"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.balance == "fixed" and self.task_weights is None:
+            raise ConfigError("`task_weights` is null: balance fixed needs one for each task, e.g. depth=2,keypoints=1")
+        if self.balance == "equal" and self.task_weights is not None:
+            raise ConfigError(f"`task_weights` is {show(self.task_weights)}: balance equal has none, give balance fixed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
+
+    flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
+    scale: Annotated[float, Field(ge=0, lt=1, description="the box is enlarged by up to ± this part")] = 0.25
+    rotation: Annotated[float, Field(ge=0, le=180, description="up to ± so many degrees")] = 30.0
+    rotation_probability: Annotated[float, Field(ge=0, le=1, description="of a rotation")] = 1.0
+    shift: Annotated[float, Field(ge=0, le=1, description="up to ± this part of the crop")] = 0.0
+    shift_probability: Annotated[float, Field(ge=0, le=1, description="of a shift")] = 1.0
+    half_body: Annotated[float, Field(ge=0, le=1, description="probability of a crop of the upper or lower body")] = 0.0
+    pixels: Annotated[float, Field(ge=0, le=1, description="probability of changed colours, blur or noise")] = 0.0
+    zooms: Annotated[
+        tuple[Annotated[float, Field(ge=1)], ...],
+        Field(
+            min_length=1,
+            description="one of these, by chance: a part of the box, of 1/zoom its size, is all that the crop shows",
+        ),
+    ] = (1.0,)
+    occlusion: Annotated[float, Field(ge=0, le=1, description="probability of boxes that hide parts of the crop")] = 0.0
 
 
 def from_dict(cls: type[C], mapping: Mapping[str, Any], base: C | None = None) -> C:

@@ -136,6 +136,17 @@ def _palette(count: int) -> Image:
     return np.asarray(cv2.cvtColor(hsv[None], cv2.COLOR_HSV2RGB)[0], np.uint8)
 
 
+def write_caption(image: Image, text: str) -> Image:
+    """Return a copy of ``image``, of at least 192 pixels' height, with a line of text on a white band at its bottom."""
+    scale = -(-192 // image.shape[0])
+    canvas = _resize(image, (image.shape[1] * scale, image.shape[0] * scale), cv2.INTER_CUBIC)
+    canvas[-18:] = 255
+    width = max(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0], 1)
+    size = 0.5 * min(1.0, (canvas.shape[1] - 8) / width)
+    cv2.putText(canvas, text, (4, canvas.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)
+    return canvas
+
+
 def contact_sheet(rows: Sequence[Sequence[Image]], titles: Sequence[str] = (), *, gap: int = 6) -> Image:
     """Return one RGB image with the images in rows, on white, each centred in a cell of the same size.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig
+from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -71,21 +71,6 @@ class DataConfig:
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box")] = 1.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentationConfig:
-    """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
-
-    flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
-    scale: Annotated[float, Field(ge=0, lt=1, description="the box is enlarged by up to ± this part")] = 0.25
-    rotation: Annotated[float, Field(ge=0, le=180, description="up to ± so many degrees")] = 30.0
-    rotation_probability: Annotated[float, Field(ge=0, le=1, description="of a rotation")] = 1.0
-    shift: Annotated[float, Field(ge=0, le=1, description="up to ± this part of the crop")] = 0.0
-    shift_probability: Annotated[float, Field(ge=0, le=1, description="of a shift")] = 1.0
-    half_body: Annotated[float, Field(ge=0, le=1, description="probability of a crop of the upper or lower body")] = 0.0
-    pixels: Annotated[float, Field(ge=0, le=1, description="probability of changed colours, blur or noise")] = 0.0
-    occlusion: Annotated[float, Field(ge=0, le=1, description="probability of boxes that hide parts of the crop")] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,12 +165,7 @@ class PoseTask(Task):
         if set(config.model.heads) != {HEAD}:
             raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
         self.config = config
-        width, height = (-(-side // models.STRIDE // 2**config.model.depth) for side in config.model.input_size)
-        if config.train.batch_size * width * height == 1:
-            raise UserError(
-                "`batch_size` is 1: one cell is left at the bottom of the hourglass, of which batch norm learns nothing: "
-                "give more, a smaller --depth or a larger --input-size"
-            )
+        models.check_batch_size(config.model, config.train.batch_size)
         for line in config.without_effect():
             warnings.warn(f"without effect: {line}", stacklevel=3)
         self.protocol = config.evaluation.protocol or PROTOCOLS[config.data.name]
@@ -222,6 +202,11 @@ class PoseTask(Task):
         """The config with the names of the key points that are trained: what the model can be measured on later."""
         _ = self.train_data  # has them
         return dataclasses.replace(self.config, data=dataclasses.replace(self.config.data, keypoints=self._names))
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """PCK is known of every key point, too."""
+        return (self.monitor,) if self.protocol in ("pck", "pckh") else ()
 
     @property
     def data_summary(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure ratios within one run: tools/benchmark.py {step,loader} [flags]"""
+"""Measure and compare: tools/benchmark.py {step,loader,multitask} [flags]"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 from rpgmt import cli
 from rpgmt.errors import UserError
-from tools.benchmarks import loader, step
+from tools.benchmarks import loader, multitask, step
 
-BENCHMARKS = {"step": step, "loader": loader}
+BENCHMARKS = {"step": step, "loader": loader, "multitask": multitask}
 
 
 def main(argv: list[str]) -> int:
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     if name in ("-h", "--help"):
         print(f"usage: benchmark.py BENCHMARK [flags]\n\n{__doc__}\n\nbenchmarks:")
         for known, module in BENCHMARKS.items():
-            print(f"  {known:8}{(module.__doc__ or '').splitlines()[0]}")
+            print(f"  {known:11}{(module.__doc__ or '').splitlines()[0]}")
         print("\n`benchmark.py BENCHMARK --help` lists the flags.")
         return 0
     if name not in BENCHMARKS:

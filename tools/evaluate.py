@@ -51,8 +51,8 @@ def main(argv: list[str]) -> int:
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
     label = f"{arguments.model} on {task.metric_label}"
     print_table(metrics_table(found.metrics, label))
-    if any(":" in name for name in found.metrics):
-        print_table(details_table(found.metrics, task.monitor, label))
+    for metric in task.details:
+        print_table(details_table(found.metrics, metric, label))
     record: dict[str, Any] = {"model": arguments.model, "data": task.metric_label, "val": found.metrics}
     if arguments.costs:
         record["costs"] = stage_costs(model, config.model.input_size, device)

@@ -23,15 +23,14 @@ def main(argv: list[str]) -> int:
         print(f"{name}: loading torch …", flush=True)  # some seconds on a slow disk
 
     from rpgmt.engine import run_folder
-    from rpgmt.engine.evaluate import pick_device
+    from rpgmt.engine.fit import fit, for_this_machine
 
+    config = for_this_machine(config)
     if first:  # what is cheap to find wrong, before what takes long
-        pick_device(config.train.device)
         folder = run_folder.choose(config.train, name)
         if config.train.resume:
             run_folder.check_same_run(folder, config)
 
-    from rpgmt.engine.fit import fit
     from rpgmt.engine.model_file import load_weights
     from rpgmt.models.counting import count
     from rpgmt.models.resnet_trunk import load_trunk_weights

@@ -62,6 +62,8 @@ class Augmentation:
         half_body: probability that a person with more than half of the key points labelled (9 of COCO's 17) is cut down
             to the upper body (in 7 of 10 cases) or the rest. Of the half, 3 points are to be labelled, or it is the
             other one (Sun et al., HRNet, arXiv 1902.09212, section 4.1, after Wang et al., MSCOCO Keypoints Challenge 2018).
+        zooms: the crop shows a part of the box, of 1/zoom its width and height and anywhere in it; one of these by chance, all
+            as likely (Liu et al., MTAN, arXiv 1803.10704, public code: 1, 1.2 and 1.5).
         pixels: probability of other colours, sharpness or noise, see `rpgmt.data.pixels.change_pixels`.
         occlusion: probability of a box over a part of the crop, see `rpgmt.data.pixels.hide_part`.
 
@@ -76,6 +78,7 @@ class Augmentation:
     shift: float = 0.0
     shift_probability: float = 1.0
     half_body: float = 0.0
+    zooms: tuple[float, ...] = (1.0,)
     pixels: float = 0.0
     occlusion: float = 0.0
 
@@ -87,21 +90,25 @@ class Augmentation:
             raise ValueError(f"`scale` is {self.scale}: give a number from 0 to below 1, e.g. 0.25")
         if not 0 <= self.rotation <= 180:
             raise ValueError(f"`rotation` is {self.rotation}: give degrees from 0 to 180")
+        if not self.zooms or min(self.zooms) < 1:
+            raise ValueError(f"`zooms` is {self.zooms}: give at least one number, each from 1, e.g. 1, 1.2, 1.5")
         if not 0 <= self.shift <= 1:
             raise ValueError(f"`shift` is {self.shift}: give a part of the crop from 0 to 1, e.g. 0.1")
 
     def draw(self, seed: int, epoch: int, index: int, stream: int = 0) -> Changes:
         """The changes of a sample: a function of (seed, epoch, index, stream) alone."""
         # One number for each question, asked or not: switching one change on leaves the others as they were.
-        numbers = _random_numbers(seed, epoch, index, stream, 13)
-        flip, scale, angle, right, down, turn, move, halve, half, pixels, occlusion, pixel_seed, occlusion_seed = numbers
+        numbers = _random_numbers(seed, epoch, index, stream, 16)
+        flip, scale, angle, right, down, turn, move, halve, half, pixels, occlusion, pixel_seed, occlusion_seed = numbers[:13]
+        zoom = self.zooms[int(numbers[13] * len(self.zooms))]
+        free = 1 - 1 / zoom  # of the box, which the crop may move in
         rotation = self.rotation if turn < self.rotation_probability else 0.0
         shift = self.shift if move < self.shift_probability else 0.0
         return Changes(
             flip=flip < self.flip,
-            scale=1 / (1 + self.scale * (2 * scale - 1)),
+            scale=zoom / (1 + self.scale * (2 * scale - 1)),
             rotation=rotation * (2 * angle - 1),
-            shift=(shift * (2 * right - 1), shift * (2 * down - 1)),
+            shift=(shift * (2 * right - 1) + free * (numbers[14] - 0.5), shift * (2 * down - 1) + free * (numbers[15] - 0.5)),
             half_body=("upper" if half < UPPER_BODY else "lower") if halve < self.half_body else None,
             pixel_seed=int(pixel_seed * 2**32) if pixels < self.pixels else None,
             occlusion_seed=int(occlusion_seed * 2**32) if occlusion < self.occlusion else None,
@@ -149,7 +156,7 @@ class PoseCrops:
         self.padding = padding
         self.stream = stream
         self._last: tuple[Any, dict[int, tuple[int, np.ndarray]]] = (None, {})
-        self._flip_order = np.array(people.keypoints.flip_order)
+        self._flip_order = np.array(people.keypoints.flip_order, np.int64)
         self._upper = np.isin(np.arange(len(people.keypoints)), people.keypoints.upper)
         if augment and augment.half_body and not self._upper.any():
             text = f"{people.name}: no key points are known as the upper body, so `half_body` {augment.half_body} has no effect"

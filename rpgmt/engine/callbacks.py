@@ -77,6 +77,8 @@ class Recorder(pl.Callback):
             self.ema = Ema(module.model, self.train.ema)
         if self._checkpoint:
             trainer.precision_plugin.load_state_dict(self._checkpoint["scaler"])
+            if "balance" in self._checkpoint:  # checkpoints of before have none, and their runs no method with a state
+                module.balancer.load_state(self._checkpoint["balance"], module.device)
             if self.ema:
                 self.ema.load_state_dict(self._checkpoint["ema"])
             self._checkpoint = {}
@@ -190,6 +192,7 @@ class Recorder(pl.Callback):
             return
         values: dict[str, float | None] = {"lr": module.learning_rate}
         values |= {f"train/{name}": value for name, value in train_losses.items()}
+        values |= {f"weight/{name}": value for name, value in module.balancer.weights().items()}
         if validation is not None:
             numbers = {**validation.losses, **validation.metrics}
             # Figures of single key points or classes, `PCK@0.2:left_ankle`, are in metrics.json alone: no hundreds of curves.
@@ -205,6 +208,7 @@ class Recorder(pl.Callback):
             "model": module.model.state_dict(),
             "optimizer": trainer.optimizers[0].state_dict(),
             "scaler": trainer.precision_plugin.state_dict(),
+            "balance": module.balancer.state(),
             "ema": self.ema.state_dict() if self.ema else None,
             "loader": module.loader.state_dict(),
             "best": self._best,

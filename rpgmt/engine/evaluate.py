@@ -140,3 +140,19 @@ def pick_device(name: str) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("`device` is mps: this machine has none; give cpu, or auto")
     return name
+
+
+def pick_precision(name: str, device: str) -> str:
+    """Return, for ``auto``, bf16 if the device computes in it and else 32; another name as it is.
+
+    A CPU without instructions for bfloat16 takes ten times as long with it as with float32.
+
+    Args:
+        name: auto, 32, bf16 or 16.
+        device: cpu, cuda or mps.
+    """
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    return "bf16" if device == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"

@@ -13,27 +13,31 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 import torch.utils.deterministic as _memory
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch._functorch import config as functorch
 
 from rpgmt.config import TrainConfig, to_dict
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine import run_folder
+from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
 from rpgmt.engine.callbacks import Recorder
-from rpgmt.engine.evaluate import pick_device
+from rpgmt.engine.evaluate import pick_device, pick_precision
 from rpgmt.engine.module import TrainingModule
 from rpgmt.engine.task import Task
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -54,27 +58,42 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
 
     Args:
         task: what to train; ``task.model`` is trained in place.
-        config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as
-            config.yaml, and in the model file), without ``out`` and ``resume``.
+        config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as config.yaml,
+            and in the model file), without ``out`` and ``resume``, and with this machine's precision for ``auto``.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
 
     Raises:
-        UserError: `out` is in use, or the config does not fit the machine or the run to resume.
+        UserError: `out` is in use, or the config does not fit the machine, the run to resume or the model's tasks.
         NonFiniteLossError: before the optimizer step; the last checkpoint stays.
         Interrupted: a `KeyboardInterrupt`, after SIGINT or SIGTERM. (With several processes the others exit.)
     """
+    config = for_this_machine(config)
     train: TrainConfig = config.train  # type: ignore[attr-defined]
+    balancer = make_balancer(task)
     trainer, rank = _trainer(train, task.model)
     if rank > 0:  # the first process starts the others when it has taken the folder: they do not ask whether it is free
-        return _fit(task, config, summary, trainer, rank, run_folder.RunFolder(train.out or Path()))
+        return _fit(task, config, summary, balancer, trainer, rank, run_folder.RunFolder(train.out or Path()))
     with run_folder.taken(train, task.name) as folder:
-        return _fit(task, config, summary, trainer, rank, folder)
+        return _fit(task, config, summary, balancer, trainer, rank, folder)
+
+
+def for_this_machine(config: C) -> C:
+    """The config with the precision that ``auto`` is on its device: what a run keeps.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
+    precision = pick_precision(train.precision, pick_device(train.device))
+    changed: Any = dataclasses.replace(train, precision=precision)  # type: ignore[arg-type]
+    return dataclasses.replace(config, train=changed)
 
 
 def _fit(
     task: Task,
     config: DataclassInstance,
     summary: Mapping[str, Any] | None,
+    balancer: Balancer,
     trainer: pl.Trainer,
     rank: int,
     folder: run_folder.RunFolder,
@@ -120,11 +139,13 @@ def _fit(
         task.model.to(memory_format=torch.channels_last)
     if train.compile:
         task.model.compile()
-    module = TrainingModule(task, train, loader, checkpoint and checkpoint["optimizer"])
+    module = TrainingModule(task, train, loader, balancer, checkpoint and checkpoint["optimizer"])
     recorder = Recorder(train, folder, {"task": task.name, **to_dict(clean)}, summary or {}, checkpoint)
     trainer.callbacks.append(recorder)  # type: ignore[attr-defined]
+    # A compiled backward pass may write over what it was given; not where every task makes one through the same graph.
+    several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()
     try:
-        with _quiet_lightning(), _deterministic(trainer.strategy.root_device.type == "cpu"):
+        with _quiet_lightning(), several, _deterministic(trainer.strategy.root_device.type == "cpu"):
             trainer.fit(module, loader)
     except SystemExit as error:  # Lightning's answer to a Ctrl-C that comes outside of training, or for the second time
         if isinstance(error.__context__, KeyboardInterrupt):

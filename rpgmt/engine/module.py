@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rpgmt.config import TrainConfig
 from rpgmt.data.loader import ResumableLoader
+from rpgmt.engine.balance import Balancer
 from rpgmt.engine.evaluate import images
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
@@ -31,14 +32,21 @@ class TrainingModule(pl.LightningModule):
         task: the task; its model becomes the sub-module ``model``.
         train: how to train.
         loader: the training batches; tells how far training is.
+        balancer: makes one loss of the task's losses, and its gradients.
         optimizer_state: of a checkpoint, to go on from.
     """
 
     def __init__(
-        self, task: Task, train: TrainConfig, loader: ResumableLoader, optimizer_state: dict[str, Any] | None = None
+        self,
+        task: Task,
+        train: TrainConfig,
+        loader: ResumableLoader,
+        balancer: Balancer,
+        optimizer_state: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.task, self.train_config, self.loader, self.model = task, train, loader, task.model
+        self.balancer = balancer
         self._optimizer_state = optimizer_state
         self.total_steps = math.ceil(loader.stop / train.accumulate)
         self.stop_wanted = False  # a signal has come to this process
@@ -62,6 +70,8 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         train = self.train_config
         groups = parameter_groups(self.model, train.optimizer, train.lr, train.weight_decay)
+        if learned := list(self.balancer.parameters()):
+            groups.append({"params": learned, "lr": train.lr, "weight_decay": 0.0, "name": "balance"})
         optimizer: torch.optim.Optimizer
         # Fused: the hundreds of small tensors of norms and biases would otherwise take a tenth of a step on a CPU.
         if train.optimizer == "sgd":
@@ -78,6 +88,8 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         number = self.loader.batch - 1
+        if number and number % self.loader.batches_per_epoch == 0:
+            self.balancer.end_epoch()
         # Everything random in a step (dropout, …) is a function of these three, so that a resumed run needs no state.
         key = np.random.SeedSequence((self.train_config.seed, number, self.global_rank))
         seed = int(key.generate_state(1, np.uint64)[0])
@@ -92,9 +104,13 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self.model(images(self.task, batch, self.train_config.channels_last))
         losses = self.task.losses(outputs, batch)
-        loss, report = joint_loss(losses, self.stop_wanted)
+        own, report = joint_losses(losses, self.stop_wanted)
         self._unchecked.append((list(losses), report, batch))
+        loss: Tensor = self.balancer(list(losses), own, report)
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        self.balancer.backward(loss, (self.train_config.seed, self.loader.batch - 1))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Look at the losses: only now, when a GPU has its backward pass queued, is waiting for them cheap."""
@@ -132,8 +148,8 @@ class TrainingModule(pl.LightningModule):
         )
 
 
-def joint_loss(losses: dict[str, tuple[Tensor, Tensor]], stop: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the loss to call backward on, and a report of it that is the same in all processes.
+def joint_losses(losses: dict[str, tuple[Tensor, Tensor]], stop: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the losses to sum and call backward on, and a report of them that is the same in all processes.
 
     Every loss is its sum over the number of valid targets in the batches of **all** processes (0 for none). It is
     multiplied by the number of processes, because DistributedDataParallel averages gradients: so they equal
@@ -144,7 +160,7 @@ def joint_loss(losses: dict[str, tuple[Tensor, Tensor]], stop: bool = False) -> 
         stop: any one bit to agree on: is set in the report if set in any process.
 
     Returns:
-        The loss; and a vector on its device: the sums of all processes, the numbers, and stop (0 for False).
+        The losses, (L,); and (2 L + 1,) on their device: the sums of all processes, the numbers, and stop (0 for False).
     """
     sums = [total for total, _ in losses.values()]
     exact = torch.float32 if sums[0].device.type == "mps" else torch.float64
@@ -155,7 +171,7 @@ def joint_loss(losses: dict[str, tuple[Tensor, Tensor]], stop: bool = False) -> 
     counts = report[len(sums) : -1]
     scales = torch.where(counts > 0, _processes() / counts.clamp(min=torch.finfo(exact).tiny), 0)
     # Sums stay in the type in which the task made them; the number's reciprocal is rounded once.
-    return torch.stack([s * w.to(s.dtype) for s, w in zip(sums, scales.unbind(), strict=True)]).sum(), report
+    return torch.stack([s * w.to(s.dtype) for s, w in zip(sums, scales.unbind(), strict=True)]), report
 
 
 def learning_rate_factor(step: int, total: int, train: TrainConfig) -> float:

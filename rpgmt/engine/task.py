@@ -6,6 +6,7 @@ import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rpgmt.config import BalanceConfig
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
@@ -36,6 +37,9 @@ class Task(abc.ABC):
         train_data: samples ``train_data[epoch, index]``. A key ``index``, if there is one, names samples in errors.
         val_data: the same, without augmentation.
         monitor: the metric whose highest value makes `checkpoints/best.ckpt`, e.g. ``AP``.
+        balancing: how training balances the losses of the tasks. All but `equal` need a model with ``tasks``, the names
+            with which the names of losses end (``stage_1/depth``: depth); methods on gradients one with
+            ``shared_parameters`` and ``task_parameters`` besides, as `rpgmt.models.Refinement` has.
     """
 
     name: str
@@ -44,6 +48,12 @@ class Task(abc.ABC):
     train_data: Dataset
     val_data: Dataset
     monitor: str
+    balancing: BalanceConfig = BalanceConfig()
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """The metrics that are also known of each class or key point, as `METRIC:NAME`; by default none."""
+        return ()
 
     def resolved(self) -> Any:
         """Return the config to save with the model: with what the data decided; by default as it is."""

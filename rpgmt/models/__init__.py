@@ -15,6 +15,16 @@ STRIDE = HourglassTrunk.stride
 """Pixels of the input for one cell of the predictions."""
 
 
+def check_batch_size(config: ModelConfig, batch_size: int) -> None:
+    """Raise UserError where batch norm would see a single value of each channel, at the bottom of the hourglass."""
+    width, height = (-(-side // STRIDE // 2**config.depth) for side in config.input_size)
+    if batch_size * width * height == 1:
+        raise UserError(
+            "`batch_size` is 1: one cell is left at the bottom of the hourglass, of which batch norm learns nothing: "
+            "give more, a smaller --depth or a larger --input-size"
+        )
+
+
 def build(config: ModelConfig) -> Refinement:
     """A stacked hourglass with the trunk and sharing that the config asks for, weights fresh from torch's global generator.
 

@@ -74,6 +74,34 @@ class Refinement(nn.Module):
                 x = self.feedback[i](x, features, outputs[i])
         return outputs
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the heads."""
+        return tuple(cast(nn.ModuleDict, self.heads[-1]))
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters that the losses of all tasks reach: all but the heads of the last stage.
+
+        Heads of earlier stages are among them, since what they predict is fed back to every later head; so are banks,
+        whatever they generate.
+        """
+        own = {id(parameter) for name in self.tasks for parameter in self.task_parameters(name)}
+        return [parameter for parameter in self.parameters() if parameter.requires_grad and id(parameter) not in own]
+
+    def task_parameters(self, name: str) -> list[nn.Parameter]:
+        """Trainable parameters that the losses of this task alone reach: those of its head in the last stage.
+
+        Raises:
+            UserError: the model has no such head.
+        """
+        if name not in self.tasks:
+            raise UserError(f"the task is {name!r}: the model has {', '.join(self.tasks)}")
+        prefix = f"heads.{len(self.heads) - 1}.{name}."
+        owners = list(self.named_parameters(remove_duplicate=False))
+        elsewhere = {id(parameter) for owner, parameter in owners if not owner.startswith(prefix)}
+        own = cast(nn.ModuleDict, self.heads[-1])[name].parameters()
+        return [parameter for parameter in own if parameter.requires_grad and id(parameter) not in elsewhere]
+
     def bank_scope(self, scope: str, layer: str) -> str:
         """Name of the bank for a layer of the stages, for `rpgmt.convert`.
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
 
 from rpgmt.engine.fit import Interrupted, fit
-from rpgmt.engine.module import NonFiniteLossError, joint_loss
+from rpgmt.engine.module import NonFiniteLossError, joint_losses
 from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.engine.task import Batch
 
@@ -65,8 +65,8 @@ def test_gradients_equal_the_joint_batch(tmp_path: Path, valid_in_second: bool) 
     batch["valid"][5] *= valid_in_second
     task = Toy(norm=False)
     model = task.model.double()
-    loss, _ = joint_loss(task.losses(model(batch["image"]), batch))
-    loss.backward()
+    losses, _ = joint_losses(task.losses(model(batch["image"]), batch))
+    losses.sum().backward()
     expected = [parameter.grad for parameter in model.parameters()]
     model.zero_grad()
 
@@ -74,8 +74,8 @@ def test_gradients_equal_the_joint_batch(tmp_path: Path, valid_in_second: bool) 
         dist.init_process_group("gloo", rank=rank, world_size=2)
         half = {name: value[3 * rank : 3 * rank + 3] for name, value in batch.items()}
         wrapped = DistributedDataParallel(model)
-        loss, report = joint_loss(task.losses(wrapped(half["image"]), half), stop=rank == 1)
-        loss.backward()
+        losses, report = joint_losses(task.losses(wrapped(half["image"]), half), stop=rank == 1)
+        losses.sum().backward()
         torch.save(([p.grad for p in model.parameters()], report), tmp_path / f"{rank}.pt")
         dist.destroy_process_group()
 

@@ -199,3 +199,60 @@ def test_feedback_is_a_sum_of_1x1_convolutions() -> None:
     expected = expected + feedback.predictions["keypoints"](predictions["keypoints"])
     expected = expected + feedback.predictions["depth"](predictions["depth"])
     assert torch.allclose(feedback(x, features, predictions), expected)
+
+
+def tasks_that_reach(model: Refinement) -> dict[str, set[str]]:
+    """For each parameter the tasks whose loss, summed over the stages, has a gradient there."""
+    outputs = model(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    reached: dict[str, set[str]] = {name: set() for name, _ in model.named_parameters()}
+    for task in model.tasks:
+        loss = sum(output[task].square().sum() for output in outputs)
+        gradients = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True, allow_unused=True)
+        for name, gradient in zip(reached, gradients, strict=True):
+            if gradient is not None and gradient.any():
+                reached[name].add(task)
+    return reached
+
+
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        *({"sharing": "rpg", "rpg_scope": scope} for scope in ("stage", "global", "block")),
+        {"sharing": "tied"},
+        {"sharing": "none"},
+    ],
+    ids=lambda sharing: "-".join(sharing.values()),
+)
+@pytest.mark.parametrize("stages", [1, 3])
+def test_shared_parameters_are_those_that_all_tasks_reach(sharing: dict[str, str], stages: int) -> None:
+    model = build(dataclasses.replace(SMALL, stages=stages, **sharing)).double()
+    assert model.tasks == ("keypoints", "depth")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    claimed = {names[id(p)]: set(model.tasks) for p in model.shared_parameters()}
+    for task in model.tasks:
+        claimed |= {names[id(p)]: {task} for p in model.task_parameters(task)}
+    assert claimed == tasks_that_reach(model)
+    parts = [model.shared_parameters(), *map(model.task_parameters, model.tasks)]
+    assert sum(map(len, parts)) == len(names)  # each once
+
+
+def test_a_bank_that_makes_the_heads_is_shared_and_so_is_a_head_with_two_names() -> None:
+    model = build(dataclasses.replace(SMALL, sharing="none", heads={"a": 2, "b": 2}))
+    rpgmt.convert(model, "25%", scope="global", include=["heads.*"])
+    assert model.bank.values in set(model.shared_parameters())
+    own = model.task_parameters("a")
+    assert [id(p) for p in own] == [id(model.heads[2]["a"].bias)]
+    model.heads[2]["b"].bias = model.heads[2]["a"].bias
+    assert model.task_parameters("a") == model.task_parameters("b") == []
+    assert id(own[0]) in {id(p) for p in model.shared_parameters()}
+
+
+def test_parameters_of_one_task_alone_and_of_an_unknown_one() -> None:
+    model = build(dataclasses.replace(SMALL, heads={"depth": 1}))
+    own = model.task_parameters("depth")
+    assert [id(p) for p in own] == [id(p) for p in model.heads[2]["depth"].parameters()]
+    own[0].requires_grad_(False)
+    assert len(model.task_parameters("depth")) == 1
+    assert len(model.shared_parameters()) == len(list(model.parameters())) - 2
+    with pytest.raises(UserError, match=r"^the task is 'deph': the model has depth$"):
+        model.task_parameters("deph")

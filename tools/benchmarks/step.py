@@ -62,6 +62,7 @@ def _training_step(config: Any, sharing: str, device: torch.device) -> Callable[
     import torch
 
     from rpgmt import models, parameter_groups
+    from rpgmt.engine.evaluate import pick_precision
 
     torch.manual_seed(config.train.seed)
     model = models.build(dataclasses.replace(config.model, sharing=sharing)).to(device)
@@ -70,7 +71,7 @@ def _training_step(config: Any, sharing: str, device: torch.device) -> Callable[
     images = torch.randn(config.train.batch_size, 3, height, width, device=device).contiguous(memory_format=layout)
     model.to(memory_format=layout)
     optimizer = torch.optim.Adam(parameter_groups(model, "adam", 1e-4), fused=True)  # as training does
-    low = {"bf16": torch.bfloat16, "16": torch.float16}.get(config.train.precision)
+    low = {"bf16": torch.bfloat16, "16": torch.float16}.get(pick_precision(config.train.precision, device.type))
 
     def run() -> None:
         with torch.autocast(device.type, dtype=low, enabled=low is not None):

@@ -1,0 +1,33 @@
+"""The data sets with labels for several tasks, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rpgmt.data.coco import CocoPeople, find_files
+from rpgmt.data.coco_masks import with_person_masks
+from rpgmt.data.folders import read_folders
+from rpgmt.data.labelled import LabelledSet
+from rpgmt.data.npy_bundles import read_cityscapes, read_nyuv2
+
+LabelledName = Literal["coco", "nyuv2", "cityscapes", "folders"]
+
+
+def read_labelled(name: LabelledName, root: Path, split: str) -> LabelledSet:
+    """The labels of a data set's files.
+
+    Args:
+        name: of the data set. `coco` is any in COCO's format (`rpgmt.data.coco.find_files`), with its segments as masks;
+            `folders` is what a YAML file describes (`rpgmt.data.folders`).
+        root: folder of its files; of `folders` the YAML file, or the folder that holds it as `dataset.yaml`.
+        split: "train" or "val".
+
+    Raises:
+        UserError: a file is missing or malformed.
+    """
+    if name == "coco":
+        return with_person_masks(CocoPeople.from_files(*find_files(root, split)))
+    if name == "folders":
+        return read_folders(root / "dataset.yaml" if root.is_dir() else root, split)
+    return {"nyuv2": read_nyuv2, "cityscapes": read_cityscapes}[name](root, split)

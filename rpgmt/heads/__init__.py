@@ -1,0 +1,34 @@
+"""What a head predicts: its loss, its metrics and its picture, a class for each kind of label.
+
+A data set says by the kind of its labels which head they need. A new kind of task is one class here, its kind in
+`rpgmt.data.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`.
+"""
+
+from __future__ import annotations
+
+from rpgmt.data.label_maps import LabelMap
+from rpgmt.heads.classification import Classification
+from rpgmt.heads.depth import Depth, DepthLoss
+from rpgmt.heads.head import Head
+from rpgmt.heads.normals import Normals
+from rpgmt.heads.parts import PartSegmentation
+from rpgmt.heads.segmentation import Segmentation
+
+__all__ = ["Classification", "Depth", "Head", "Normals", "PartSegmentation", "Segmentation", "map_head"]
+
+
+def map_head(name: str, label: LabelMap, *, depth_loss: DepthLoss = "l1") -> Head:
+    """The head that predicts a label map.
+
+    Args:
+        name: of the map, and so of the head.
+        label: what the map holds.
+        depth_loss: of depth.
+    """
+    if label.kind == "classes":
+        return Segmentation(name, label)
+    if label.kind == "parts":
+        return PartSegmentation(name, label)
+    if label.kind == "depth":
+        return Depth(name, label, depth_loss)
+    return Normals(name)

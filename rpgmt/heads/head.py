@@ -1,0 +1,80 @@
+"""What every head of a multi-task network has in common."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+Batch = dict[str, Any]
+
+
+class Head(abc.ABC):
+    """One task of a network: how its prediction becomes a loss, metrics and a picture.
+
+    The network gives (B, channels, h, w) after each stage; what that means is the head's affair alone. Labels that are
+    missing, of a sample or of a pixel, count neither in the loss nor in the metrics.
+
+    Args:
+        name: of the head, and so of its labels in a batch.
+
+    Attributes:
+        channels: of the prediction.
+        higher: the metrics that a comparison of networks counts (delta-m), and whether a higher value is the better one.
+        main: the one of them that stands for the task where each has one.
+        score: the metric from 0 to 1, higher is better, that enters the mean over tasks by which models are chosen.
+    """
+
+    channels: int
+    higher: ClassVar[Mapping[str, bool]]
+    main: ClassVar[str]
+    score: ClassVar[str]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abc.abstractmethod
+    def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum over the labelled targets and their number, both scalars."""
+
+    @abc.abstractmethod
+    def measure(self, output: Tensor, batch: Batch) -> Any:
+        """What `metrics` needs to know of a batch: counts and sums, on the CPU."""
+
+    @abc.abstractmethod
+    def metrics(self, measured: Sequence[Any]) -> dict[str, float | None]:
+        """Metrics over all batches together; None where nothing is labelled. `name:part` is a figure of one class or point."""
+
+    @abc.abstractmethod
+    def constant(self, batches: Iterable[Batch]) -> Tensor:
+        """The prediction (channels, h, w) or (channels, 1, 1) that knows the training labels and not the image."""
+
+    @abc.abstractmethod
+    def shown(self, output: Tensor, batch: Batch) -> list[NDArray[Any]]:
+        """What pictures need of each sample, in pixels of the crop."""
+
+    @abc.abstractmethod
+    def truth(self, sample: Mapping[str, Any]) -> NDArray[Any]:
+        """The same of a sample's labels."""
+
+    @abc.abstractmethod
+    def draw(self, image: NDArray[np.uint8], shown: NDArray[Any]) -> NDArray[np.uint8]:
+        """A picture (H, W, 3) of a crop's prediction or labels."""
+
+
+def at_full_size(output: Tensor, labels: Tensor) -> Tensor:
+    """A prediction (B, C, h, w) at the size (H, W) of its labels (B, H, W, …), float32.
+
+    Bilinear; the edges of both coincide, so that a cell's value lies at the centre of its pixels.
+    """
+    return F.interpolate(output.float(), size=labels.shape[1:3], mode="bilinear", align_corners=False)
+
+
+def to_numpy(values: Tensor) -> list[NDArray[Any]]:
+    """The samples of a batch, one array each."""
+    return list(values.detach().cpu().numpy())

@@ -1,0 +1,64 @@
+"""A class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rpgmt.data.label_maps import LabelMap
+from rpgmt.heads.head import Batch, Head, at_full_size, to_numpy
+from rpgmt.losses.dense import classes_cross_entropy
+from rpgmt.metrics.dense import confusion, segmentation_metrics
+from rpgmt.visualize import colorize
+
+
+class Segmentation(Head):
+    """Logits of the classes; cross-entropy; mean intersection over union and pixel accuracy.
+
+    Args:
+        name: of the head and its label map (B, H, W), -1 where there is no label.
+        label: the classes.
+    """
+
+    higher: ClassVar[Mapping[str, bool]] = {"mIoU": True, "accuracy": True}
+    main = score = "mIoU"
+
+    def __init__(self, name: str, label: LabelMap) -> None:
+        super().__init__(name)
+        self.classes, self.channels = label.classes, len(label.classes)
+
+    def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return classes_cross_entropy(at_full_size(output, batch[self.name]), batch[self.name])
+
+    def measure(self, output: Tensor, batch: Batch) -> NDArray[np.int64]:
+        found = at_full_size(output, batch[self.name]).argmax(1)
+        return confusion(found, batch[self.name], self.channels)
+
+    def metrics(self, measured: Sequence[NDArray[np.int64]]) -> dict[str, float | None]:
+        return segmentation_metrics(np.sum(measured, axis=0), self.classes)
+
+    def constant(self, batches: Iterable[Batch]) -> Tensor:
+        """The most frequent class."""
+        return class_frequencies((batch[self.name] for batch in batches), self.channels)[:, None, None]
+
+    def shown(self, output: Tensor, batch: Batch) -> list[NDArray[Any]]:
+        return to_numpy(at_full_size(output, batch[self.name]).argmax(1))
+
+    def truth(self, sample: Mapping[str, Any]) -> NDArray[Any]:
+        return sample[self.name]
+
+    def draw(self, image: NDArray[np.uint8], shown: NDArray[Any]) -> NDArray[np.uint8]:
+        return colorize(shown, "labels")
+
+
+def class_frequencies(labels: Iterable[Tensor], classes: int) -> Tensor:
+    """How often each class occurs (C,), from 0 to 1; what is below 0 does not count."""
+    counts = torch.zeros(classes)
+    for label in labels:
+        counts += torch.bincount(label[label >= 0].long(), minlength=classes)
+    return counts / counts.sum().clamp(min=1)

@@ -1,0 +1,483 @@
+"""Every head on crops of a small set in memory: the truth, constants, missing labels, batches, pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rpgmt.codecs.heatmap import Heatmap
+from rpgmt.data.label_maps import LabelMap
+from rpgmt.data.labelled import LabelledCrops, LabelledSet
+from rpgmt.data.people import Entry, WholeImages
+from rpgmt.data.synthetic import load
+from rpgmt.data.synthetic_labels import synthetic_labels
+from rpgmt.heads import Classification, Depth, Head, Normals, PartSegmentation, Segmentation, map_head
+from rpgmt.heads.head import at_full_size
+from rpgmt.heads.keypoints import Keypoints
+
+WIDTH, HEIGHT = SIZE = 32, 24
+SCALES = (1, 2, 4, 2, 4, 1)
+"""How many pixels of the crop, along a side, show one of each image."""
+LACKS: dict[int, set[str]] = {
+    1: {"depth", "disparity"},
+    2: {"segmentation", "parts"},
+    3: {"normals", "scene"},
+    4: {"segmentation", "parts", "depth", "disparity", "normals", "scene"},
+}
+MAPS = {
+    "segmentation": LabelMap(kind="classes", classes=("sky", "grass", "dog", "ship")),
+    "parts": LabelMap(kind="parts", classes=("nothing", "left_hand", "nose", "right_hand"), swaps=((1, 3),)),
+    "depth": LabelMap(kind="depth"),
+    "disparity": LabelMap(kind="depth", inverse=True),
+    "normals": LabelMap(kind="normals"),
+}
+SCENES = ("indoor", "outdoor", "space")
+
+
+def _image_size(entry: Entry) -> tuple[int, int]:
+    return entry["height"], entry["width"]
+
+
+def _read_image(entry: Entry, *_: int) -> np.ndarray:
+    return np.random.default_rng(entry["id"]).integers(0, 256, (*_image_size(entry), 3), np.uint8)
+
+
+def _read_maps(entry: Entry, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Labels of which a few pixels are unknown, and none where `LACKS` says so; nobody is a ship."""
+    rng = np.random.default_rng(100 + entry["id"])
+    size = _image_size(entry)
+    normals = rng.normal(size=(*size, 3)) + np.array([0, 0, -1.5])
+    maps = {
+        "segmentation": rng.integers(-1, 3, size),
+        "parts": rng.choice(5, size, p=[0.1, 0.5, 0.1, 0.1, 0.2]) - 1,
+        "depth": rng.uniform(0.5, 5, size) * (rng.random(size) > 0.2),
+        "disparity": rng.uniform(0.05, 0.5, size) * (rng.random(size) > 0.2),
+        "normals": normals / np.linalg.norm(normals, axis=-1, keepdims=True) * (rng.random(size) > 0.2)[..., None],
+    }
+    return {name: maps[name] for name in names if name not in LACKS.get(entry["id"], ())}
+
+
+def _read_classes(entry: Entry) -> dict[str, int]:
+    return {} if "scene" in LACKS.get(entry["id"], ()) else {"scene": (2, 1, 1, 0, 0, 1)[entry["id"]]}
+
+
+ENTRIES = [{"id": i, "width": WIDTH // s, "height": HEIGHT // s} for i, s in enumerate(SCALES)]
+GARDEN = LabelledSet(
+    people=WholeImages(ENTRIES, _read_image, "garden"),
+    maps=MAPS,
+    read_maps=_read_maps,
+    classes={"scene": SCENES},
+    read_classes=_read_classes,
+)
+CROPS = LabelledCrops(GARDEN, (*MAPS, "scene"), SIZE)
+
+
+def _batch(*indices: int) -> dict[str, Any]:
+    return torch.utils.data.default_collate([CROPS[0, i] for i in (indices or range(len(CROPS)))])
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> LabelledCrops:
+    scenes = load(tmp_path_factory.mktemp("data"), count=6, split="val", processes=1, progress=False)
+    return LabelledCrops(synthetic_labels(scenes, "people"), (), SIZE)
+
+
+def _keypoints(people: LabelledCrops) -> Keypoints:
+    codec = Heatmap(input_size=SIZE, heatmap_size=(WIDTH // 2, HEIGHT // 2))
+    return Keypoints("keypoints", people.labelled.people, codec, people.crops.areas())  # type: ignore[arg-type]
+
+
+DENSE = ["segmentation", "parts", "depth", "silog", "disparity", "normals", "scene"]
+NAMES = [*DENSE, "keypoints"]
+Case = tuple[Head, LabelledCrops]
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, people: LabelledCrops) -> Case:
+    """A head and crops with its labels."""
+    name = request.param
+    if name == "keypoints":
+        return _keypoints(people), people
+    if name == "scene":
+        return Classification("scene", SCENES), CROPS
+    return (map_head("depth", MAPS["depth"], depth_loss="silog") if name == "silog" else map_head(name, MAPS[name])), CROPS
+
+
+def _all(crops: LabelledCrops) -> dict[str, Any]:
+    return torch.utils.data.default_collate([crops[0, i] for i in range(len(crops))])
+
+
+def _part(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
+    return {key: value[places] for key, value in batch.items()}
+
+
+def _perfect(head: Head, batch: dict[str, Any]) -> torch.Tensor:
+    """What a network that knows the labels would say."""
+    if isinstance(head, Keypoints):
+        return head.codec.encode(batch["keypoints"], batch["visibility"])[0].clamp(min=1e-30).log()
+    label = batch[head.name]
+    if isinstance(head, Depth):
+        known = torch.where(label > 0, label, 3)
+        return (known + torch.log(-torch.expm1(-known)))[:, None]
+    if isinstance(head, Normals):
+        return 7 * label.movedim(-1, 1) + 3.0 * (label == 0).all(-1)[:, None]
+    logits = 60 * F.one_hot(label.long().clamp(min=0), head.channels).movedim(-1, 1).float()
+    return logits[..., None, None].expand(-1, -1, 3, 4) if isinstance(head, Classification) else logits
+
+
+def _random(head: Head, batch: dict[str, Any]) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return 2 * torch.randn(len(batch["image"]), head.channels, HEIGHT // 2, WIDTH // 2, generator=generator)
+
+
+def _labelled(head: Head, batch: dict[str, Any]) -> list[bool]:
+    """For each sample whether anything is known."""
+    if isinstance(head, Keypoints):
+        return (batch["visibility"] > 0).any(1).tolist()
+    label = batch[head.name].flatten(1) if batch[head.name].dim() > 1 else batch[head.name][:, None]
+    return ((label > 0) if isinstance(head, Depth) else (label != 0) if isinstance(head, Normals) else label >= 0).any(1).tolist()
+
+
+def _same(found: dict[str, float | None], expected: dict[str, float | None]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-9)), name
+
+
+def test_the_kind_of_the_labels_says_the_head() -> None:
+    kinds = {name: type(map_head(name, label)) for name, label in MAPS.items()}
+    assert kinds == {
+        "segmentation": Segmentation,
+        "parts": PartSegmentation,
+        "depth": Depth,
+        "disparity": Depth,
+        "normals": Normals,
+    }
+    assert {name: map_head(name, label).channels for name, label in MAPS.items()} == {
+        "segmentation": 4,
+        "parts": 4,
+        "depth": 1,
+        "disparity": 1,
+        "normals": 3,
+    }
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_the_truth_costs_nothing_and_is_perfect(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    total, count = head.loss(_perfect(head, batch), batch)
+    assert count > 0
+    assert total / count == pytest.approx(0, abs=1e-5)
+    metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
+    for name, higher in head.higher.items():
+        assert metrics[name] == pytest.approx(1 if higher else 0, abs=0.01 if isinstance(head, Normals) else 1e-5), name
+    assert metrics[head.score] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_the_truth_is_better_than_chance_by_every_figure(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    truth, chance = (head.metrics([head.measure(make(head, batch), batch)]) for make in (_perfect, _random))
+    assert {head.main, head.score, *head.higher} <= set(truth)
+    assert truth.keys() == chance.keys()
+    for name, higher in head.higher.items():
+        assert (truth[name] > chance[name]) if higher else (truth[name] < chance[name]), name  # type: ignore[operator]
+    assert 0 <= chance[head.score] < 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_the_loss_has_a_finite_gradient_for_every_sample_with_a_label_and_none_for_others(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    output = _random(head, batch).requires_grad_()
+    (gradient,) = torch.autograd.grad(head.loss(output, batch)[0], output)
+    assert gradient.isfinite().all()
+    known = _labelled(head, batch)
+    assert (gradient.abs().sum((1, 2, 3)) > 0).tolist() == known
+    assert isinstance(head, Keypoints) or known.count(False) == 2
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_samples_without_a_label_change_neither_loss_nor_metrics(case: Case) -> None:
+    """And a batch in which nothing is known has the sum 0, the number 0 and metrics that are None."""
+    head, crops = case
+    batch = _all(crops)
+    output, known = _random(head, batch), _labelled(head, batch)
+    places = [i for i, labelled in enumerate(known) if labelled]
+    part = _part(batch, places)
+    assert [float(v) for v in head.loss(output, batch)] == pytest.approx([float(v) for v in head.loss(output[places], part)])
+    if isinstance(head, Keypoints):
+        return
+    _same(head.metrics([head.measure(output, batch)]), head.metrics([head.measure(output[places], part)]))
+    others = [i for i, labelled in enumerate(known) if not labelled]
+    nothing = _part(batch, others)
+    total, count = head.loss(output[others].requires_grad_(), nothing)
+    assert (float(total), float(count)) == (0, 0)
+    assert set(head.metrics([head.measure(output[others], nothing)]).values()) == {None}
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 1, 1, 1, 1], [4, 2], [2, 4]])
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_metrics_do_not_depend_on_batches_or_their_order(case: Case, sizes: list[int]) -> None:
+    head, crops = case
+    batch = _all(crops)
+    output = _random(head, batch).round()  # ties
+    sizes = [*sizes, len(batch["image"]) - sum(sizes)] if len(batch["image"]) > sum(sizes) else sizes
+    ends = np.cumsum(sizes).tolist()
+    places = [list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    measured = [head.measure(output[part], _part(batch, part)) for part in places]
+    whole = head.metrics([head.measure(output, batch)])
+    _same(head.metrics(measured), whole)
+    _same(head.metrics(measured[::-1]), whole)
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_half_precision_is_measured_in_single(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    half = _random(head, batch).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, count = head.loss(half, batch)
+    expected, number = head.loss(half.float(), batch)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
+    assert float(count) == float(number)
+    _same(head.metrics([head.measure(half, batch)]), head.metrics([head.measure(half.float(), batch)]))
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_pictures_have_the_crops_aspect_and_those_of_the_truth_are_the_labels(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    shown = head.shown(_perfect(head, batch).requires_grad_(), batch)
+    assert len(shown) == len(crops)
+    for index, found in enumerate(shown):
+        sample = crops[0, index]
+        truth = head.truth(sample)
+        assert np.shape(found) == np.shape(truth)
+        pictures = [head.draw(sample["image"], values) for values in (found, truth)]
+        for picture in pictures:
+            assert picture.dtype == np.uint8
+            assert picture.shape[0] * WIDTH == picture.shape[1] * HEIGHT
+        if isinstance(head, Segmentation | PartSegmentation):
+            known = truth >= 0
+            np.testing.assert_array_equal(found[known], truth[known])
+        elif isinstance(head, Depth):
+            np.testing.assert_allclose(found[truth > 0], truth[truth > 0], rtol=1e-5)
+        elif isinstance(head, Normals):
+            known = (truth != 0).any(-1)
+            np.testing.assert_allclose(found[known], truth[known], atol=1e-6)
+        elif isinstance(head, Keypoints):
+            visible = truth[:, 2] > 0
+            np.testing.assert_allclose(found[visible, :2], truth[visible, :2], atol=0.05)
+        elif truth >= 0:
+            np.testing.assert_array_equal(*pictures)
+
+
+def test_a_cell_lies_at_the_centre_of_its_pixels() -> None:
+    """A ramp is what it was at the middle of each cell, in between as a straight line, and a mirror image stays one."""
+    ramp = torch.arange(4.0).expand(1, 1, 3, 4)
+    full = at_full_size(ramp, torch.zeros(1, 12, 16))
+    assert full.shape == (1, 1, 12, 16)
+    middle = full[0, 0, 5, 2:-2]
+    torch.testing.assert_close(middle, (torch.arange(2.0, 14) + 0.5) / 4 - 0.5)
+    torch.testing.assert_close(at_full_size(ramp.flip(-1), torch.zeros(1, 12, 16)), full.flip(-1))
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_a_constant_is_the_same_whatever_the_batches_and_finite_without_labels(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    whole = head.constant([batch])
+    assert whole.shape[0] == head.channels
+    assert whole.dtype == torch.float32
+    singles = head.constant(_part(batch, [i]) for i in range(len(batch["image"])))
+    torch.testing.assert_close(singles, whole, rtol=1e-5, atol=1e-5)
+    everywhere = whole.expand(head.channels, HEIGHT // 2, WIDTH // 2)[None].repeat(len(batch["image"]), 1, 1, 1)
+    total, count = head.loss(everywhere, batch)
+    assert total / count < float(head.loss(_random(head, batch), batch)[0] / count)
+    if not isinstance(head, Keypoints):
+        nothing = _part(batch, [i for i, known in enumerate(_labelled(head, batch)) if not known])
+        assert head.constant([nothing]).isfinite().all()
+
+
+def _constants(head: Head, constant: torch.Tensor, batch: dict[str, Any], count: int) -> list[float]:
+    """The mean loss of a constant and of others near and far from it."""
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for i in range(count + 1):
+        noise = torch.randn(constant.shape, generator=generator) * 10 ** (-i / count) if i else 0
+        output = (constant + noise).expand(len(batch["image"]), *constant.shape)
+        total, number = head.loss(output, batch)
+        losses.append(float(total / number))
+    return losses
+
+
+def test_no_other_normal_is_nearer_to_all() -> None:
+    head, batch = Normals("normals"), _batch()
+    constant, *others = _constants(head, head.constant([batch]), batch, 30)
+    assert constant < min(others)
+
+
+def test_the_constant_depth_is_the_mean_of_what_is_known() -> None:
+    for name in ("depth", "disparity"):
+        head, batch = Depth(name, MAPS[name]), _batch()
+        known = batch[name][batch[name] > 0].double()
+        assert F.softplus(head.constant([batch])).item() == pytest.approx(known.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("head", [Segmentation("segmentation", MAPS["segmentation"]), PartSegmentation("parts", MAPS["parts"])])
+def test_no_other_constant_class_is_right_more_often(head: Segmentation | PartSegmentation) -> None:
+    batch = _batch()
+
+    def accuracy(logits: torch.Tensor) -> float:
+        found = head.metrics([head.measure(logits.expand(len(CROPS), *logits.shape), batch)])["accuracy"]
+        assert found is not None
+        return found
+
+    each = [accuracy(torch.eye(4)[c][:, None, None]) for c in range(4)]
+    assert accuracy(head.constant([batch])) == max(each) > min(each)
+
+
+def test_the_most_frequent_class_of_images() -> None:
+    assert Classification("scene", SCENES).constant([_batch()]).flatten().tolist() == pytest.approx([0, 3 / 4, 1 / 4])
+
+
+def test_the_constant_pose_is_the_mean_of_what_is_known(people: LabelledCrops) -> None:
+    head, batch = _keypoints(people), _all(people)
+    points, _ = head.codec.decode(head.constant([batch])[None])
+    for k in range(17):
+        known = batch["visibility"][:, k] > 0
+        if known.any():
+            torch.testing.assert_close(points[0, k], batch["keypoints"][known, k].mean(0), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["depth", "disparity"])
+def test_depth_is_measured_in_the_data_sets_unit(name: str) -> None:
+    """Crops enlarge images by 1, 2 and 4, and what the network sees is changed by that; errors are those of the files."""
+    head, batch = Depth(name, MAPS[name]), _batch()
+    files = [GARDEN.read_maps(entry, (name,)).get(name) for entry in ENTRIES]
+    pixels = [np.kron(f, np.ones((s, s))) for f, s in zip(files, SCALES, strict=True) if f is not None]
+    truth = np.concatenate([f[f > 0] for f in pixels])
+    seen = batch[name][batch[name] > 0].double()
+    assert len(seen) == len(truth)
+    assert not math.isclose(float(seen.mean()), truth.mean(), rel_tol=0.1)  # so that the unit matters
+    for factor in (1.0, 1.1, 0.5):
+        inner = torch.where(batch[name] > 0, batch[name], 1).double() * factor
+        output = (inner + torch.log(-torch.expm1(-inner))).float()[:, None]
+        metrics = head.metrics([head.measure(output, batch)])
+        off = abs(factor - 1)
+        assert metrics["abs"] == pytest.approx(off * truth.mean(), rel=1e-4, abs=1e-6)
+        assert metrics["rmse"] == pytest.approx(off * np.sqrt(np.mean(truth**2)), rel=1e-4, abs=1e-6)
+        assert metrics["rel"] == pytest.approx(off, rel=1e-4, abs=1e-6)
+        assert metrics["delta1"] == (factor != 0.5)
+
+
+def test_an_absolute_error_of_depth_weighs_by_magnification() -> None:
+    """1 too far in the crops of image 1 and 2, which are enlarged by 1 and 4, is 1 and 4 too far in the files' unit."""
+    head, batch = Depth("depth", MAPS["depth"]), _batch(0, 2)
+    inner = batch["depth"].double() + 1
+    output = (inner + torch.log(-torch.expm1(-inner))).float()[:, None]
+    metrics = head.metrics([head.measure(output, batch)])
+    counts = (batch["depth"] > 0).sum((1, 2)).tolist()
+    assert metrics["abs"] == pytest.approx((counts[0] * 1 + counts[1] * 4) / sum(counts), rel=1e-5)
+
+
+def test_sides_are_joined_by_hand() -> None:
+    """Six pixels: the sides confused twice, the nose right once and once lost to the right hand, nothing found once.
+
+    truth  left left  right nose nose  nothing unknown
+    found  left right left  nose right nothing nose
+
+    left 1 of {left: 2 true, 2 found, 1 both} = 1/3, right 0 of 3, nose 1 of 2, nothing 1 of 1. Joined: hands 3 of 4.
+    """
+    head = PartSegmentation("parts", MAPS["parts"])
+    truth = torch.tensor([[[1, 1, 3, 2, 2, 0, -1]]])
+    found = F.one_hot(torch.tensor([[[1, 3, 1, 2, 3, 0, 2]]]), 4).movedim(-1, 1).float()
+    batch = {"parts": truth}
+    metrics = head.metrics([head.measure(found, batch)])
+    assert metrics == pytest.approx(
+        {
+            "mIoU": (1 / 3 + 0 + 1 / 2 + 1) / 4,
+            "accuracy": 3 / 6,
+            "mIoU:nothing": 1,
+            "mIoU:left_hand": 1 / 3,
+            "mIoU:nose": 1 / 2,
+            "mIoU:right_hand": 0,
+            "mIoU_sides_joined": (3 / 4 + 1 / 2 + 1) / 3,
+        }
+    )
+
+
+def test_classification_by_hand() -> None:
+    """Indoor 2 of 3 found, outdoor 0 of 1, space not there; the fifth is not known."""
+    head = Classification("scene", SCENES)
+    batch = {"scene": torch.tensor([0, 0, 0, 1, -1])}
+    output = torch.zeros(5, 3, 2, 2)
+    for i, found in enumerate((0, 0, 2, 0, 1)):
+        output[i, found, 1, 0] = 4  # a mean of 1, over the cells
+    metrics = head.metrics([head.measure(output, batch)])
+    assert metrics == {
+        "accuracy": 0.5,
+        "mean_accuracy": pytest.approx(1 / 3),
+        "accuracy:indoor": pytest.approx(2 / 3),
+        "accuracy:outdoor": 0,
+        "accuracy:space": None,
+    }
+    total, count = head.loss(output, batch)
+    right, wrong = math.log(math.e + 2) - 1, math.log(math.e + 2)
+    assert (total.item(), count.item()) == (pytest.approx(2 * right + 2 * wrong), 4)
+
+
+def test_key_points_of_perfect_maps_are_perfect_in_coco_and_pck(people: LabelledCrops) -> None:
+    head, batch = _keypoints(people), _all(people)
+    metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
+    assert metrics["AP"] == pytest.approx(1)
+    assert metrics["AR"] == pytest.approx(1)
+    assert metrics["PCK@0.2"] == 1
+    assert {"PCK@0.2:left_ankle", "PCK@0.2:nose"} <= set(metrics)
+    assert not {"AUC", "EPE"} & set(metrics)
+
+
+def test_key_points_are_found_in_pixels_of_the_image(people: LabelledCrops) -> None:
+    head, batch = _keypoints(people), _all(people)
+    indices, poses = head.measure(_perfect(head, batch), batch)
+    assert indices == list(range(len(people)))
+    for person, pose in zip(people.labelled.people.people, poses, strict=True):
+        known = person.visibility > 0
+        assert np.abs(pose[known, :2] - person.keypoints[known]).max() < 0.2
+
+
+def test_people_without_a_torso_have_no_pck(tmp_path: Path) -> None:
+    from data.files import write_coco
+
+    from rpgmt.data.coco import CocoPeople, find_files
+
+    write_coco(tmp_path, 3)
+    annotations, images = find_files(tmp_path, "val")
+    import json
+
+    document = json.loads(annotations.read_text())
+    for person in document["annotations"]:
+        person["keypoints"] = person["keypoints"][:15]
+        person["num_keypoints"] = sum(v > 0 for v in person["keypoints"][2::3])
+    document["categories"][0] |= {"keypoints": document["categories"][0]["keypoints"][:5], "skeleton": []}
+    annotations.write_text(json.dumps(document))
+    with pytest.warns(UserWarning):
+        heads_alone = CocoPeople.from_files(annotations, images)
+    crops = LabelledCrops(
+        LabelledSet(people=heads_alone, maps={}, read_maps=lambda *_: {}), (), SIZE
+    )
+    head, batch = _keypoints(crops), _all(crops)
+    metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
+    assert metrics["AP"] == pytest.approx(1)
+    assert not [name for name in metrics if name.startswith("PCK")]

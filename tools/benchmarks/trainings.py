@@ -1,0 +1,197 @@
+"""Many trainings, one process each: started, watched, ended in order, gone on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rpgmt import cli
+from rpgmt.config import to_yaml
+from rpgmt.engine import run_folder
+from rpgmt.errors import UserError
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+LINES = 8
+"""Of a failed training's output that are shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One run of `tools/train.py`.
+
+    Args:
+        task: the training task's name.
+        config: its config; `out` is the run folder. Beside it lie the config as a file and the output, `.yaml` and `.log`.
+        steps: how many it takes from begin to end.
+        cost: of the whole, in any unit: what the time left is estimated by.
+    """
+
+    task: str
+    config: Any
+    steps: int
+    cost: float
+
+    @property
+    def folder(self) -> run_folder.RunFolder:
+        return run_folder.RunFolder(self.config.train.out)
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def log(self) -> Path:
+        return self.folder.path.with_name(f"{self.name}.log")
+
+    def check(self) -> None:
+        """Raise UserError where the folder holds a run with another config, one of another length included."""
+        folder, train = self.folder, self.config.train
+        if not folder.config.is_file():
+            return
+        run_folder.check_same_run(folder, self.config)
+        before = cli.load_preset(str(folder.config), self.task, type(self.config)).train
+        for field in ("epochs", "max_steps"):
+            if (old := getattr(before, field)) != (new := getattr(train, field)):
+                raise UserError(
+                    f"`{field}` is {new}: the run in {folder.path} has {old}; give another --out for a new comparison"
+                )
+
+    def result(self) -> dict[str, Any] | None:
+        """The run's `metrics.json`, if it is finished."""
+        try:
+            record: dict[str, Any] = json.loads(self.folder.metrics.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return record if record["steps"] == self.steps else None
+
+    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
+        """Start it, or go on with it, in a process that a Ctrl-C in this terminal does not reach."""
+        config = self.folder.path.with_name(f"{self.name}.yaml")
+        plain = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, out=None, resume=False))
+        config.write_text(to_yaml(plain, task=self.task), encoding="utf-8")
+        command: list[str | Path] = [sys.executable, TRAIN, self.task, "--config", config, "--out", self.folder.path]
+        command += ["--resume"] if self.folder.config.is_file() else []
+        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+
+def train_all(trainings: Sequence[Training], jobs: int) -> list[Training]:
+    """Train what is not finished, so many at once, and return those that failed. A line says when one starts and ends.
+
+    SIGINT or SIGTERM ends the trainings as it ends one: they write checkpoints, from which the next call goes on.
+
+    Args:
+        trainings: in the order in which they start.
+        jobs: how many at once; more than one have one thread each.
+
+    Raises:
+        UserError: a folder holds another run.
+        KeyboardInterrupt: after SIGINT or SIGTERM, when all trainings have ended.
+    """
+    for training in trainings:
+        training.check()
+    waiting = deque(training for training in trainings if training.result() is None)
+    clock = _Clock(waiting, jobs)
+    running: dict[Training, subprocess.Popen[bytes]] = {}
+    failed: list[Training] = []
+    number = {training: f"{place} of {len(trainings)}" for place, training in enumerate(trainings, start=1)}
+    if done := len(trainings) - len(waiting):
+        print(f"{done} of {len(trainings)} trainings are finished already", flush=True)
+    with _sigterm_is_sigint():
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    training = waiting.popleft()
+                    running[training] = training.start(one_thread=jobs > 1)
+                    clock.start(training)
+                    print(f"start {number[training]}: {training.name}", flush=True)
+                time.sleep(0.2)
+                for training in [training for training, process in running.items() if process.poll() is not None]:
+                    status = running.pop(training).returncode
+                    clock.end(training)
+                    if status == 0 and training.result() is not None:
+                        print(f"end {number[training]}: {training.name}, {clock}", flush=True)
+                    else:
+                        failed.append(training)
+                        print(f"FAILED {number[training]}: {training.name}, status {status}, {clock}; {training.log} ends:")
+                        print(_tail(training.log), flush=True)
+        except KeyboardInterrupt:
+            _end(list(running.values()))
+            raise
+    return failed
+
+
+class _Clock:
+    """Time used, and time left as the cost of what has ended lets expect."""
+
+    def __init__(self, trainings: Iterable[Training], jobs: int) -> None:
+        self._begin, self._jobs = time.monotonic(), jobs
+        self._left = {training: training.cost for training in trainings}
+        self._starts: dict[Training, float] = {}
+        self._seconds = self._cost = 0.0  # of what has ended
+
+    def start(self, training: Training) -> None:
+        self._starts[training] = time.monotonic()
+
+    def end(self, training: Training) -> None:
+        self._seconds += time.monotonic() - self._starts.pop(training)
+        self._cost += self._left.pop(training)
+
+    def __str__(self) -> str:
+        now = time.monotonic()
+        running = sum(now - start for start in self._starts.values())
+        left = (sum(self._left.values()) * self._seconds / self._cost - running) / self._jobs
+        return f"{_duration(now - self._begin)} used, about {_duration(max(0, left))} left"
+
+
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-LINES:])
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ask trainings to end, and wait for them; asked once more meanwhile, end them at once."""
+    print("ending the trainings, each after its step; the same command goes on with them", flush=True)
+    for process in processes:
+        process.terminate()
+    try:
+        for process in processes:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in processes:
+            process.kill()
+        raise
+
+
+@contextmanager
+def _sigterm_is_sigint() -> Iterator[None]:
+    """Whoever ends this program must not leave its trainings behind."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
