@@ -44,6 +44,9 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     What the user can mend is one line on standard error and status 2: a ``UserError``, or a file that cannot be opened.
     Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
     """
+    # Threads that spin while they wait make a step ten times as long where other programs use the cores too. OpenMP reads
+    # this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     name = Path(sys.argv[0]).name
     written = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *_: f"{name}: {_kind(category)}: {' '.join(str(message).split())}\n"

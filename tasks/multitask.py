@@ -120,10 +120,19 @@ class MultiTask(Task):
     @cached_property
     def train_data(self) -> LabelledCrops:  # type: ignore[override]
         from rpgmt.data.pose import Augmentation
+        from rpgmt.heads.keypoints import Keypoints
 
         labelled = self._labelled("train")
-        for name in self.config.model.heads:
+        for name, head in self.heads.items():
+            if isinstance(head, Keypoints):
+                names = [", ".join(of.people.keypoints.names) for of in (labelled, head)]  # type: ignore[union-attr]
+                if names[0] != names[1]:
+                    raise UserError(f"{labelled.name}: its key points are {names[0]}, those to validate on {names[1]}")
+                continue
             kinds = [of.maps.get(name) or of.classes.get(name) for of in (labelled, self.val_data.labelled)]
+            if kinds[0] is None:
+                known = ", ".join((*labelled.maps, *labelled.classes)) or "none"
+                raise UserError(f"{labelled.name} has no labels {name!r}, which it is to be trained on, it has {known}")
             if kinds[0] != kinds[1]:
                 raise UserError(f"{labelled.name}: its labels {name!r} are {kinds[0]}, those to validate on {kinds[1]}")
         return self._crops(labelled, Augmentation(**vars(self.config.augmentation)))

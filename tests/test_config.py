@@ -114,7 +114,7 @@ def test_keys_that_are_not_given_come_from_the_base() -> None:
         ({"train": {"clip_norm": "x"}}, "`clip_norm` is 'x': must be a number, above 0, or null"),
         ({"train": {"resume": "yes"}}, "`resume` is 'yes': must be true or false"),
         ({"train": {"resume": 1}}, "`resume` is 1: must be true or false"),
-        ({"train": {"precision": 64}}, "`precision` is 64: must be one of 32, bf16, 16"),
+        ({"train": {"precision": 64}}, "`precision` is 64: must be one of auto, 32, bf16, 16"),
         ({"train": {"out": 3}}, "`out` is 3: must be a path or null"),
         ({"train": {"milestones": [0.9, 0.3]}}, "`milestones` is [0.9, 0.3]: must rise from one to the next"),
         ({"train": {"milestones": [], "schedule": "step"}}, "`milestones` is []: schedule step needs at least one"),

@@ -73,13 +73,15 @@ class TrainingModule(pl.LightningModule):
         if learned := list(self.balancer.parameters()):
             groups.append({"params": learned, "lr": train.lr, "weight_decay": 0.0, "name": "balance"})
         optimizer: torch.optim.Optimizer
-        # Fused: the hundreds of small tensors of norms and biases would otherwise take a tenth of a step on a CPU.
+        # Fused: the hundreds of small tensors of norms and biases would otherwise take a tenth of a step on a CPU. Lightning
+        # clips no gradients for a fused optimizer in mixed precision, since with float16 it would unscale them itself.
+        fused = train.clip_norm is None or train.precision == "32"
         if train.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, train.lr, momentum=0.9, fused=True)
+            optimizer = torch.optim.SGD(groups, train.lr, momentum=0.9, fused=fused)
         elif train.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, train.lr, fused=True)
+            optimizer = torch.optim.AdamW(groups, train.lr, fused=fused)
         else:
-            optimizer = torch.optim.Adam(groups, train.lr, fused=True)
+            optimizer = torch.optim.Adam(groups, train.lr, fused=fused)
         self._base_rates = [group["lr"] for group in optimizer.param_groups]
         if self._optimizer_state is not None:
             optimizer.load_state_dict(self._optimizer_state)

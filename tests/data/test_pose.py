@@ -395,3 +395,24 @@ def test_parts_of_a_mixture_have_streams_of_their_own() -> None:
     augment = Augmentation()
     one, two = (PoseCrops(_people(), SIZE, augment=augment, seed=3, stream=stream) for stream in (0, 1))
     assert not np.array_equal(one[0, 0]["to_image"], two[0, 0]["to_image"])
+
+
+def test_a_zoom_shows_a_part_of_the_box_of_its_size_anywhere_in_it() -> None:
+    plain = {"flip": 0, "scale": 0, "rotation": 0}
+    crops = PoseCrops(_people(), SIZE, augment=Augmentation(**plain, zooms=(1, 2, 4)), padding=1.25)
+    whole = PoseCrops(_people(), SIZE, padding=1.25)[0, 0]["to_image"]
+    low, high = (whole[:, :2] @ np.array(corner) + whole[:, 2] for corner in ((-0.5, -0.5), (SIZE[0] - 0.5, SIZE[1] - 0.5)))
+    zooms, places = [], []
+    for epoch in range(200):
+        found = crops[epoch, 0]["to_image"]
+        zoom = whole[0, 0] / found[0, 0]
+        first, last = (found[:, :2] @ np.array(c) + found[:, 2] for c in ((-0.5, -0.5), (SIZE[0] - 0.5, SIZE[1] - 0.5)))
+        assert (first >= low - 1e-9).all()
+        assert (last <= high + 1e-9).all()
+        zooms.append(round(zoom, 9))
+        places += [tuple((first - low) / (high - low) / (1 - 1 / zoom))] if zoom > 1.5 else []
+    assert set(zooms) == {1.0, 2.0, 4.0}
+    assert min(map(zooms.count, (1.0, 2.0, 4.0))) > 40
+    assert np.ptp(places, axis=0).min() > 0.9  # from one edge of the box to the other
+    with pytest.raises(ValueError, match="`zooms` is"):
+        Augmentation(zooms=(0.5,))

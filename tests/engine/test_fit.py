@@ -18,7 +18,7 @@ from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Toy, config
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml
 from rpgmt.data.loader import ResumableLoader
-from rpgmt.engine.evaluate import evaluate
+from rpgmt.engine.evaluate import evaluate, pick_precision
 from rpgmt.engine.fit import _trainer, fit
 from rpgmt.engine.module import NonFiniteLossError, learning_rate_factor
 from rpgmt.engine.run_folder import load_checkpoint
@@ -220,6 +220,25 @@ def test_precision(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`precision` is 16"):
         fit(Toy(), config(tmp_path / "other", precision="16"))
     assert not (tmp_path / "other").exists()
+
+
+def test_gradients_are_clipped_in_mixed_precision(tmp_path: Path) -> None:
+    plain = {"epochs": 1, "precision": "bf16", "optimizer": "sgd"}
+    for name, clip in (("free", None), ("loose", 1e9), ("tight", 1e-9)):
+        fit(Toy(), config(tmp_path / name, **plain, clip_norm=clip))
+    trained = {name: weights(tmp_path / name)["head.weight"] for name in ("free", "loose", "tight")}
+    assert torch.allclose(trained["free"], trained["loose"], atol=1e-6)
+    assert torch.allclose(trained["tight"], Toy().model.head.weight, atol=1e-6)
+    assert not torch.allclose(trained["free"], trained["tight"], atol=1e-3)
+
+
+def test_automatic_precision_is_what_the_device_computes_in(tmp_path: Path) -> None:
+    expected = "bf16" if torch.cpu._is_avx512_bf16_supported() else "32"
+    assert pick_precision("auto", "cpu") == expected
+    assert [pick_precision(name, "cpu") for name in ("32", "bf16", "16")] == ["32", "bf16", "16"]
+    fit(Toy(), config(tmp_path / "run", epochs=1, precision="auto"))
+    assert load_yaml(tmp_path / "run" / "config.yaml")["train"]["precision"] == expected
+    fit(Toy(), config(tmp_path / "run", epochs=2, precision="auto", resume=True))  # the same run on the same machine
 
 
 def test_unsynchronised_batch_norm_warns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from data.files import write_coco
 
 from rpgmt.codecs.heatmap import Heatmap
+from rpgmt.data.coco import CocoPeople, find_files
 from rpgmt.data.label_maps import LabelMap
 from rpgmt.data.labelled import LabelledCrops, LabelledSet
 from rpgmt.data.people import Entry, WholeImages
@@ -142,7 +145,9 @@ def _labelled(head: Head, batch: dict[str, Any]) -> list[bool]:
     if isinstance(head, Keypoints):
         return (batch["visibility"] > 0).any(1).tolist()
     label = batch[head.name].flatten(1) if batch[head.name].dim() > 1 else batch[head.name][:, None]
-    return ((label > 0) if isinstance(head, Depth) else (label != 0) if isinstance(head, Normals) else label >= 0).any(1).tolist()
+    return (
+        ((label > 0) if isinstance(head, Depth) else (label != 0) if isinstance(head, Normals) else label >= 0).any(1).tolist()
+    )
 
 
 def _same(found: dict[str, float | None], expected: dict[str, float | None]) -> None:
@@ -220,7 +225,7 @@ def test_samples_without_a_label_change_neither_loss_nor_metrics(case: Case) -> 
     _same(head.metrics([head.measure(output, batch)]), head.metrics([head.measure(output[places], part)]))
     others = [i for i, labelled in enumerate(known) if not labelled]
     nothing = _part(batch, others)
-    total, count = head.loss(output[others].requires_grad_(), nothing)
+    total, count = head.loss(output[others], nothing)
     assert (float(total), float(count)) == (0, 0)
     assert set(head.metrics([head.measure(output[others], nothing)]).values()) == {None}
 
@@ -258,7 +263,7 @@ def test_half_precision_is_measured_in_single(case: Case) -> None:
 def test_pictures_have_the_crops_aspect_and_those_of_the_truth_are_the_labels(case: Case) -> None:
     head, crops = case
     batch = _all(crops)
-    shown = head.shown(_perfect(head, batch).requires_grad_(), batch)
+    shown = head.shown(_perfect(head, batch), batch)
     assert len(shown) == len(crops)
     for index, found in enumerate(shown):
         sample = crops[0, index]
@@ -458,25 +463,17 @@ def test_key_points_are_found_in_pixels_of_the_image(people: LabelledCrops) -> N
 
 
 def test_people_without_a_torso_have_no_pck(tmp_path: Path) -> None:
-    from data.files import write_coco
-
-    from rpgmt.data.coco import CocoPeople, find_files
-
     write_coco(tmp_path, 3)
     annotations, images = find_files(tmp_path, "val")
-    import json
-
     document = json.loads(annotations.read_text())
     for person in document["annotations"]:
         person["keypoints"] = person["keypoints"][:15]
         person["num_keypoints"] = sum(v > 0 for v in person["keypoints"][2::3])
     document["categories"][0] |= {"keypoints": document["categories"][0]["keypoints"][:5], "skeleton": []}
     annotations.write_text(json.dumps(document))
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="taken from the names of the key points"):
         heads_alone = CocoPeople.from_files(annotations, images)
-    crops = LabelledCrops(
-        LabelledSet(people=heads_alone, maps={}, read_maps=lambda *_: {}), (), SIZE
-    )
+    crops = LabelledCrops(LabelledSet(people=heads_alone, maps={}, read_maps=lambda *_: {}), (), SIZE)
     head, batch = _keypoints(crops), _all(crops)
     metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
     assert metrics["AP"] == pytest.approx(1)

@@ -153,6 +153,12 @@ def test_lengths_that_are_1_but_for_rounding_are_no_part_of_the_angle(length: fl
     assert (same["within_11.25"], away["within_30"]) == (1, 0)
 
 
+def test_nothing_found_is_a_right_angle_off() -> None:
+    """A prediction of length 0 has no direction: it is neither near nor opposite."""
+    _, truth = _turned([0.0, 0.0])
+    assert _angles(torch.zeros(1, 3, 1, 2), truth)["mean"] == pytest.approx(90)
+
+
 def _normals() -> tuple[torch.Tensor, torch.Tensor]:
     """Found and true normals of images, some pixels and the whole of the last one without a label."""
     generator = torch.Generator().manual_seed(2)

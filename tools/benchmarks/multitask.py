@@ -75,8 +75,7 @@ def main(argv: list[str]) -> int:
 
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     if CONSTANT in rows:
-        record = _constant(task)
-        runs[CONSTANT] = dict.fromkeys(seeds, record)
+        runs[CONSTANT] = dict.fromkeys(seeds, _constant(task))
     for (row, seed), training in trainings.items():
         if result := training.result():
             runs.setdefault(row, {})[seed] = result
@@ -135,10 +134,11 @@ def _constant(task: multitask.MultiTask) -> dict[str, Any]:
 
     print("constants …", flush=True)
     every = -(-len(task.train_data) // CONSTANT_SAMPLES)
-    batches = validation_loader(task.train_data, task.config.train.batch_size, world_size=every)
+    train = task.config.train
+    batches = validation_loader(task.train_data, train.batch_size, world_size=every)  # every so many-th sample
     with torch.no_grad():
         constants = {name: head.constant(batches) for name, head in task.heads.items()}
-    return {"val": evaluate(task, Constants(), batch_size=task.config.train.batch_size, device="cpu").metrics}
+    return {"val": evaluate(task, Constants(), batch_size=train.batch_size, device=train.device).metrics}
 
 
 def _seeds(text: str) -> list[int]:

@@ -98,6 +98,7 @@ class Report:
         self.rows: list[Row] = []
         self.left_out: list[dict[str, Any]] = []
         singles = self._all_singles()
+        self.deltas = DELTAS if singles else {}
         for name, of_seeds in runs.items():
             self.rows.append(Row(name, {seed: self._figures(name, seed, run, singles) for seed, run in of_seeds.items()}))
             if singles and name == f"{SINGLE}{list(heads)[-1]}":
@@ -116,12 +117,12 @@ class Report:
         figures = _flat(run)
         if seed in singles and not name.startswith(SINGLE):
             found = delta_m(run["val"], singles[seed]["val"], self.heads, name=BASELINE)
-            figures |= {delta: getattr(found, delta) for delta in DELTAS}
+            figures |= {delta: getattr(found, delta) for delta in self.deltas}
             self.left_out += [{"row": name, "seed": seed, "metric": metric} for metric in found.left_out]
         return figures
 
     def grids(self) -> list[Grid]:
-        """Accuracy of the last stage, costs, accuracy by stage."""
+        """Accuracy of the last stage, costs, accuracy by stage; without single-task networks no Δm."""
         main = {f"{name}.{head.main}": head.higher[head.main] for name, head in self.heads.items()}
         shown = {metric: f"{metric} {'↑' if higher else '↓'}" for metric, higher in main.items()} | {"score": "score ↑"}
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
@@ -133,10 +134,10 @@ class Report:
         for row in self.rows:  # the score of one task is no mean over tasks
             cells = ["" if metric == "score" and row.of_one_task else _cell(row, metric, ".3f") for metric in shown]
             accuracy.append([self._name(row), *cells, *(_cell(row, delta, "+.2f") for delta in DELTAS)])
-        return [
+        grids = [
             Grid(
-                f"accuracy, {self.label}, {seeds}; Δm against {BASELINE}",
-                ["network", *shown.values(), *DELTAS.values()],
+                f"accuracy, {self.label}, {seeds}" + (f"; Δm against {BASELINE}" if self.deltas else ""),
+                ["network", *shown.values(), *self.deltas.values()],
                 accuracy,
             ),
             Grid(
@@ -156,6 +157,7 @@ class Report:
                 labels=2,
             ),
         ]
+        return [grid for grid in grids if grid.rows]
 
     def notes(self) -> list[str]:
         """What is to be said beside the tables."""
@@ -195,8 +197,8 @@ class Report:
         record = {
             "label": self.label,
             "seeds": list(self.seeds),
-            "baseline": BASELINE,
-            "deltas": DELTAS,
+            "baseline": BASELINE if self.deltas else None,
+            "deltas": self.deltas,
             "notes": self.notes(),
             "left_out": self.left_out,
             **about,

@@ -97,15 +97,12 @@ def train_all(trainings: Sequence[Training], jobs: int) -> list[Training]:
     SIGINT or SIGTERM ends the trainings as it ends one: they write checkpoints, from which the next call goes on.
 
     Args:
-        trainings: in the order in which they start.
+        trainings: in the order in which they start; their folders are checked (`Training.check`).
         jobs: how many at once; more than one have one thread each.
 
     Raises:
-        UserError: a folder holds another run.
         KeyboardInterrupt: after SIGINT or SIGTERM, when all trainings have ended.
     """
-    for training in trainings:
-        training.check()
     waiting = deque(training for training in trainings if training.result() is None)
     clock = _Clock(waiting, jobs)
     running: dict[Training, subprocess.Popen[bytes]] = {}
