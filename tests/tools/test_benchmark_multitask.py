@@ -27,7 +27,7 @@ from tools.benchmarks.multitask_report import Report
 
 STEPS = 150
 SMALL = (
-    *("--train-images", "220", "--val-images", "4", "--image-size", "48", "--input-size", "24,32", "--batch-size", "2"),
+    *("--train-images", "240", "--val-images", "4", "--image-size", "48", "--input-size", "24,32", "--batch-size", "2"),
     *("--stages", "2", "--channels", "4", "--depth", "1", "--heads", "depth=1", "--precision", "32", "--device", "cpu"),
     *("--epochs", "1", "--max-steps", str(STEPS)),
 )
@@ -190,6 +190,17 @@ def test_tables(report: Report, tmp_path: Path) -> None:
     report.write(tmp_path, {}, tmp_path / "also.json")
     assert "| rpg-stage | 40 | 80 | 10 | 50 | 200 | 7 | 2 |" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "also.json").read_text() == (tmp_path / "benchmark.json").read_text()
+
+
+def test_without_single_task_networks_there_is_no_delta(tmp_path: Path) -> None:
+    val = kind(0.6)
+    report = Report("made up", [3], {"kind": Classification("kind", ["cat", "dog"])}, {"constant": {3: {"val": val}}})
+    (accuracy,) = report.grids()
+    assert accuracy.title == "accuracy, made up, seed 3"
+    assert list(accuracy.columns) == ["network", "kind.accuracy ↑", "score ↑"]
+    assert list(accuracy.rows[0]) == ["constant", "0.600", "0.600"]
+    report.write(tmp_path, {})
+    assert json.loads((tmp_path / "benchmark.json").read_text())["baseline"] is None
 
 
 @pytest.mark.parametrize(

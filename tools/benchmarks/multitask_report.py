@@ -133,7 +133,7 @@ class Report:
         accuracy = []
         for row in self.rows:  # the score of one task is no mean over tasks
             cells = ["" if metric == "score" and row.of_one_task else _cell(row, metric, ".3f") for metric in shown]
-            accuracy.append([self._name(row), *cells, *(_cell(row, delta, "+.2f") for delta in DELTAS)])
+            accuracy.append([self._name(row), *cells, *(_cell(row, delta, "+.2f") for delta in self.deltas)])
         grids = [
             Grid(
                 f"accuracy, {self.label}, {seeds}" + (f"; Δm against {BASELINE}" if self.deltas else ""),
@@ -237,7 +237,7 @@ def _flat(run: Mapping[str, Any]) -> dict[str, float | None]:
 def _joined(runs: Sequence[Mapping[str, Any]], heads: Mapping[str, Head]) -> dict[str, Any]:
     """Several networks of one task each, in the form of one's `metrics.json`: their metrics, and their costs added."""
     val = {name: value for run in runs for name, value in run["val"].items()}
-    for name in [name for name in val if name.endswith("score")]:
+    for name in [name for name in val if _stage(name)[1] == "score"]:
         stage = name.removesuffix("score")
         known = [value for task, head in heads.items() if (value := val[f"{stage}{task}.{head.score}"]) is not None]
         val[name] = sum(known) / len(known) if known else None
