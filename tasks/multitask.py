@@ -112,6 +112,8 @@ class MultiTask(Task):
         from rpgmt import models
 
         models.check_batch_size(config.model, config.train.batch_size)
+        if SCORE in config.model.heads:
+            raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
         self.config = config
         self.balancing = config.balancing
         _ = self.heads  # says what the data lacks, before anything takes long
@@ -173,13 +175,13 @@ class MultiTask(Task):
             return Classification(name, labelled.classes[name])
         known = [*(["keypoints"] if labelled.has_keypoints else []), *labelled.maps, *labelled.classes]
         raise UserError(
-            f"`heads` is {self.config.model.heads}: {labelled.name} has no labels {name!r}, it has {', '.join(known)}"
+            f"`heads` is {self.config.model.heads}: {labelled.name} has no labels {name!r}, it has {', '.join(known) or 'none'}"
         )
 
     @property
     def details(self) -> tuple[str, ...]:
         """The metrics that are known of each class or key point, too."""
-        return tuple(f"{name}.{head.main}" for name, head in self.heads.items() if head.main == "mIoU")
+        return tuple(f"{name}.{head.main}" for name, head in self.heads.items() if head.main in ("mIoU", "accuracy"))
 
     @property
     def data_summary(self) -> dict[str, Any]:

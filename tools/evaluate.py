@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
     if arguments.costs:
         record["costs"] = stage_costs(model, config.model.input_size, device)
         print_table(anytime_table(found.metrics, record["costs"], [task.monitor], f"{label}, one image, {device}"))
+    if arguments.json:
+        write_json(arguments.json, record)
     if arguments.save_results:
         task.save_results(found.predictions, arguments.save_results)
         print(f"written: {arguments.save_results}")
@@ -64,8 +66,6 @@ def main(argv: list[str]) -> int:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         task.draw(found.predictions, arguments.pictures)
         print(f"written: {arguments.pictures}")
-    if arguments.json:
-        write_json(arguments.json, record)
     return 0
 
 

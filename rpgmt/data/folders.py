@@ -61,9 +61,12 @@ class MapFiles:
             _check_classes(self.classes)
         if self.instances and len(self.classes) != 2:
             raise ValueError(f"`classes` has {len(self.classes)} names: with `instances` give two, e.g. [background, person]")
-        for name in (name for pair in self.swaps for name in pair):
+        swapped = [name for pair in self.swaps for name in pair]
+        for name in swapped:
             if name not in self.classes:
                 raise ValueError(f"`swaps` names {name!r}, which is not in `classes`: give pairs of classes")
+            if swapped.count(name) > 1:
+                raise ValueError(f"`swaps` names {name!r} twice: a class has one mirror image")
 
     @property
     def label_map(self) -> LabelMap:
@@ -124,6 +127,10 @@ class FolderSet:
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if "{split}" not in f"{self.images} {self.keypoints}":
+            raise ValueError(
+                f"`images` is {self.images!r} for training and validation alike: write {{split}} where train or val is to stand"
+            )
         for name in self.classes:
             if name in self.maps:
                 raise ValueError(f"`{name}` is in `maps` and in `classes`: give each label a name of its own")

@@ -78,7 +78,11 @@ def as_depth(values: NDArray, size: Size, path: Path, unit: float = 1.0) -> NDAr
     Raises:
         UserError: another size, or a number that is not finite.
     """
-    return np.maximum(_fit(values, size, 1, path).astype(np.float32) * np.float32(unit), np.float32(0))
+    with np.errstate(over="ignore"):
+        depth = np.maximum(_fit(values, size, 1, path).astype(np.float32) * np.float32(unit), np.float32(0))
+    if not np.isfinite(depth).all():
+        raise UserError(f"{path}: holds {values.max():g}, which is no depth in metres: give 0 where there is no label")
+    return depth
 
 
 def as_normals(values: NDArray, size: Size, path: Path) -> NDArray[np.float32]:
@@ -97,9 +101,11 @@ def as_normals(values: NDArray, size: Size, path: Path) -> NDArray[np.float32]:
     Raises:
         UserError: another size, or a number that is not finite.
     """
-    values = _fit(values, size, 3, path).astype(np.float32)
+    if values.dtype.kind != "f":
+        raise UserError(f"{path}: normals of whole numbers ({values.dtype}): give floats from -1 to 1, or a PNG of colours")
+    values = _fit(values, size, 3, path).astype(np.float64)
     length = np.sqrt(np.sum(values * values, axis=2, keepdims=True))
-    return np.divide(values, length, out=np.zeros_like(values), where=length > 0)
+    return np.divide(values, length, out=np.zeros_like(values), where=length > 0).astype(np.float32)
 
 
 def _fit(values: NDArray, size: Size, channels: int, path: Path) -> NDArray:

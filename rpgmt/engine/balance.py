@@ -125,7 +125,8 @@ class LossWeighting(Balancer):
         sums, counts, _ = report.split((len(names), len(names), 1))
         joint = sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)  # 0 / 0 is 0: no target, no loss
         own = self._of_tasks(names, losses)
-        common = self._of_tasks(names, joint).to(own.dtype).requires_grad_()
+        # A task without a target in two epochs would have DWA divide 0 by 0.
+        common = self._of_tasks(names, joint).to(own.dtype).clamp(min=torch.finfo(own.dtype).eps).requires_grad_()
         total: Tensor = self.scalarizer(common)
         (self._last,) = torch.autograd.grad(total, common, retain_graph=True)
         return total + (self._last * (own - own.detach())).sum()

@@ -141,6 +141,7 @@ class Recorder(pl.Callback):
             self._display.update(module.step, epochs, module.last_loss)
 
         finished = len(loader) == 0
+        self._consistent = module.step_complete and not finished  # validation may meet a broken file
         if finished or (within == 0 and epoch % self.train.val_every == 0):
             self._validate(trainer, module, epochs)
         elif within == 0 or (module.step_complete and module.step % STEPS_BETWEEN_ROWS == 0):

@@ -31,4 +31,6 @@ def map_head(name: str, label: LabelMap, *, depth_loss: DepthLoss = "l1") -> Hea
         return PartSegmentation(name, label)
     if label.kind == "depth":
         return Depth(name, label, depth_loss)
-    return Normals(name)
+    if label.kind == "normals":
+        return Normals(name)
+    raise NotImplementedError(f"no head predicts labels of the kind {label.kind}: name it in map_head")

@@ -60,6 +60,7 @@ def depth_silog(depth: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     valid = target > 0
     # Masked before the logarithm: a soft-plus may be 0, and the gradient of log 0 is no number even where it does not count.
     known_depth, known_target = (torch.where(valid, values, 1) for values in (_at_least_float32(depth), target))
+    known_depth = known_depth.clamp(min=torch.finfo(known_depth.dtype).tiny)
     difference = (known_depth.log() - known_target.log()).flatten(1)
     count = valid.flatten(1).sum(1)
     known = count.clamp(min=1)

@@ -96,6 +96,7 @@ def angle_counts(normals: Tensor, truth: Tensor) -> tuple[NDArray[np.float64], N
     # Assessments of Roundoff).
     found, true = normals.movedim(1, -1)[known].double(), truth[known].double()
     angle = torch.rad2deg(2 * torch.atan2((found - true).norm(dim=-1), (found + true).norm(dim=-1)))
+    angle = angle.nan_to_num(nan=180.0)  # of a network that has diverged
     bins = (angle * (ANGLE_BINS / 180)).long().clamp(max=ANGLE_BINS - 1)
     sums = [float(len(angle)), float(angle.sum()), *(float((angle < limit).sum()) for limit in WITHIN)]
     return np.array(sums), torch.bincount(bins, minlength=ANGLE_BINS).cpu().numpy()

@@ -14,6 +14,7 @@ from rpgmt.data.body import PARTS
 from rpgmt.data.folders import read_folders
 from rpgmt.data.labelled import LabelledCrops, LabelledSet
 from rpgmt.data.labelled_sets import read_labelled
+from rpgmt.data.map_files import as_depth, as_normals
 from rpgmt.data.pose import Augmentation
 from rpgmt.data.synthetic import load
 from rpgmt.data.synthetic_files import write_split
@@ -200,7 +201,7 @@ def test_labels_of_whole_images(tmp_path: Path) -> None:
 WRONG_SETS: list[tuple[Any, str]] = [
     ({"image": "x"}, r"set\.yaml: `image` is not a key of the config: did you mean `images`\?"),
     ({"images": 3}, r"set\.yaml: `images` is 3: must be text"),
-    ({"images": "pictures"}, "pictures: no such folder of images"),
+    ({"images": "pictures/{split}"}, "pictures/train: no such folder of images"),
     ({"maps": ["depth"]}, r"`maps` is \['depth'\]: give a name for each and what it is"),
     ({"maps": {"my depth": {}}}, "`maps` has the name 'my depth': use letters, digits and _"),
     ({"maps": {"depth": "depth"}}, "maps, depth: the config is 'depth': must be a mapping"),
@@ -220,6 +221,11 @@ WRONG_SETS: list[tuple[Any, str]] = [
         {"maps": {"m": {"folder": "m", "kind": "parts", "classes": ["a"], "swaps": [["a", "b"]]}}},
         "`swaps` names 'b', which is not in `classes`",
     ),
+    (
+        {"maps": {"m": {"folder": "m", "kind": "parts", "classes": ["a", "b", "c"], "swaps": [["a", "b"], ["b", "c"]]}}},
+        "`swaps` names 'b' twice: a class has one mirror image",
+    ),
+    ({"images": "images/train"}, "`images` is 'images/train' for training and validation alike: write {split} where"),
     ({"maps": {"m": {"folder": "m", "kind": "normals", "negate": ["w"]}}}, r"`negate` is \['w'\]: must be .* x, y, z"),
     ({"maps": {"image": {"folder": "m", "kind": "depth"}}}, "`image` is the name of a label: give it another than image, key"),
     (
@@ -315,3 +321,12 @@ def test_images_of_one_name_or_none(tmp_path: Path) -> None:
     (tmp_path / "images/train/a.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"a\.png: not an image that can be read"):
         read_folders(path, "train")
+
+
+def test_numbers_that_a_label_cannot_be() -> None:
+    with pytest.raises(UserError, match=r"normals of whole numbers \(uint8\): give floats"):
+        as_normals(np.full((2, 2, 3), 200, np.uint8), (2, 2), Path("n.npy"))
+    with pytest.raises(UserError, match=r"holds 1e\+39, which is no depth in metres"):
+        as_depth(np.full((2, 2), 1e39), (2, 2), Path("d.npy"))
+    long = as_normals(np.full((2, 2, 3), 1e25), (2, 2), Path("n.npy"))
+    np.testing.assert_allclose(long, 3**-0.5, rtol=1e-6)

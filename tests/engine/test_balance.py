@@ -387,6 +387,18 @@ def test_dwa_follows_the_losses_of_two_epochs(tmp_path: Path) -> None:
     assert rows[-1]["weight/sum"] != rows[0]["weight/sum"]
 
 
+def test_dwa_bears_a_task_without_targets() -> None:
+    balancer = make_balancer(ThreeTasks("dwa"))
+    names = [f"stage_1/{name}" for name in HEADS]
+    for _ in range(4):
+        losses = torch.tensor([2.0, 1.0, 0.0], requires_grad=True)
+        report = torch.tensor([2.0, 1, 0, 1, 1, 0, 0], dtype=torch.float64)
+        (gradient,) = torch.autograd.grad(balancer(names, losses, report), losses)
+        assert gradient[:2].isfinite().all()
+        assert (gradient[:2] > 0).all()
+        balancer.end_epoch()
+
+
 # --------------------------------------------------------------------------------------------- processes, resuming
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Toy, config
+from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Noise, Toy, config
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml
 from rpgmt.data.loader import ResumableLoader
@@ -239,6 +239,19 @@ def test_automatic_precision_is_what_the_device_computes_in(tmp_path: Path) -> N
     fit(Toy(), config(tmp_path / "run", epochs=1, precision="auto"))
     assert load_yaml(tmp_path / "run" / "config.yaml")["train"]["precision"] == expected
     fit(Toy(), config(tmp_path / "run", epochs=2, precision="auto", resume=True))  # the same run on the same machine
+
+
+def test_an_epoch_survives_a_broken_validation_file(tmp_path: Path) -> None:
+    def broken(epoch: int, index: int) -> None:
+        raise UserError("a label is broken")
+
+    task = Toy()
+    task.val_data = Noise(VALIDATION, 2, broken)
+    with pytest.raises(UserError, match="a label is broken"):
+        fit(task, config(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / "checkpoints/last.ckpt")["loader"] == {"epoch": 1, "position": 0}
+    fit(again := Toy(), config(tmp_path / "run", resume=True))
+    assert again.batches == 2 * PER_EPOCH
 
 
 def test_unsynchronised_batch_norm_warns() -> None:

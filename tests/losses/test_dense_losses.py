@@ -182,3 +182,12 @@ def test_opposite_normals_cost_two_and_square_ones_one() -> None:
     assert [v.item() for v in normals_cosine(-target.movedim(-1, 1), target)] == pytest.approx([4, 2])
     square = torch.tensor([[0.0, 0, 1], [1, 0, 0]]).double()[None, None].movedim(-1, 1)
     assert [v.item() for v in normals_cosine(square, target)] == pytest.approx([2, 2])
+
+
+def test_silog_of_a_depth_of_0_is_finite() -> None:
+    depth = torch.tensor([[[0.0, 1.0]]], requires_grad=True)
+    total, count = depth_silog(depth, torch.ones(1, 1, 2))
+    (gradient,) = torch.autograd.grad(total, depth)
+    assert count == 1
+    assert total.isfinite()
+    assert gradient.isfinite().all()

@@ -226,3 +226,11 @@ def test_batches_of_any_size_give_the_same(
     assert pooled.keys() == whole.keys()
     for name, value in whole.items():
         assert pooled[name] == (None if value is None else pytest.approx(value, rel=1e-12)), name
+
+
+def test_normals_of_a_network_that_has_diverged_are_wrong_by_180_degrees() -> None:
+    truth = torch.zeros(1, 1, 2, 3)
+    truth[..., 2] = 1
+    found = normals_metrics(*angle_counts(torch.full((1, 3, 1, 2), torch.nan), truth))
+    assert found["mean"] == 180
+    assert found["within_30"] == 0
