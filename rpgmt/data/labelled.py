@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
@@ -42,7 +41,7 @@ class LabelledSet:
     def name(self) -> str:
         return self.people.name
 
-    @cached_property
+    @property
     def has_keypoints(self) -> bool:
         return isinstance(self.people, CocoPeople)
 
