@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rpgmt.engine.model_file import load_model as load
-    from rpgmt.rpg.bank import Bank
+    from rpgmt.rpg.bank import Bank, defer_gradients
     from rpgmt.rpg.convert import bake, convert
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
     from rpgmt.rpg.optim import parameter_groups
@@ -20,6 +20,7 @@ __all__ = [
     "RPGLinear",
     "bake",
     "convert",
+    "defer_gradients",
     "load",
     "parameter_groups",
     "report",
@@ -32,6 +33,7 @@ _HOMES = {
     "RPGLinear": "rpgmt.rpg.layers:RPGLinear",
     "bake": "rpgmt.rpg.convert:bake",
     "convert": "rpgmt.rpg.convert:convert",
+    "defer_gradients": "rpgmt.rpg.bank:defer_gradients",
     "load": "rpgmt.engine.model_file:load_model",
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",

@@ -91,6 +91,9 @@ class ModelConfig:
         Literal["exact", "balanced"],
         Field(description="the bank's gradient: the loss's, or divided by the mean of scale² over an entry's uses"),
     ] = "exact"
+    rpg_regenerate: Annotated[
+        bool, Field(description="keep no generated weight for the backward pass: less memory, weights are made twice")
+    ] = False
     heads: Annotated[Heads, Field(description="name and channels of each prediction")] = field(
         default_factory=lambda: {"keypoints": 17}
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from rpgmt.config import TrainConfig
 from rpgmt.data.loader import ResumableLoader
-from rpgmt.engine.balance import Balancer
+from rpgmt.engine.balance import Balancer, GradientBalancing
 from rpgmt.engine.evaluate import images
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
+from rpgmt.rpg.bank import defer_gradients
 from rpgmt.rpg.optim import parameter_groups
 
 
@@ -104,7 +106,10 @@ class TrainingModule(pl.LightningModule):
             group["lr"] = rate * factor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        outputs = self.model(images(self.task, batch, self.train_config.channels_last))
+        # Methods that balance gradients take each batch's on their own.
+        waits = not self.step_complete and not isinstance(self.balancer, GradientBalancing)
+        with defer_gradients(self.model) if waits else nullcontext():
+            outputs = self.model(images(self.task, batch, self.train_config.channels_last))
         losses = self.task.losses(outputs, batch)
         own, report = joint_losses(losses, self.stop_wanted)
         self._unchecked.append((list(losses), report, batch))

@@ -53,6 +53,7 @@ def build(config: ModelConfig) -> Refinement:
                 seed=config.rpg_seed,
                 block=config.rpg_block,
                 gradient=config.rpg_gradient,
+                regenerate=config.rpg_regenerate,
             )
         except ValueError as error:
             raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error

@@ -3,20 +3,27 @@
 A bank is registered once, on the module whose forward uses its layers (the *root*); the layers only point to it. At the start
 of the root's forward the bank generates the weights of all its layers in one go, and the layers read them until the forward
 ends. Without gradients the weights are kept until the bank changes.
+
+Two things change what training keeps. Inside `defer_gradients`, forwards share the weights that the first one made, and
+gradients wait in them. A bank with `regenerate` keeps no weight at all: a layer's is made when the layer runs, and again for
+its backward.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from rpgmt.rpg.generate import Layout, Segment, generate
+from rpgmt.rpg.generate import Layout, Segment, fold, generate, mean_squared_scales
 from rpgmt.rpg.placement import VERSION, Placement
 
 GRADIENTS = ("exact", "balanced")
@@ -34,6 +41,9 @@ class Bank(nn.Module):
         block: Granularity of the placement, see `Placement`.
         gradient: "exact" is the loss's gradient. "balanced" divides each entry's by the mean of scale² over its uses, which
             undoes that a layer with a large scale moves by scale² under its own gradient (after STABLE-RPS, arXiv 2310.11611).
+        regenerate: Keep no generated weight between forward and backward: make each when its layer runs, and again in the
+            backward pass. Saves the memory of M weights for the time of generating once more, in small pieces. Compiled
+            models ignore it.
 
     Attributes:
         values: (N,) parameter.
@@ -53,6 +63,7 @@ class Bank(nn.Module):
         number: int = 0,
         block: int = 1,
         gradient: str = "exact",
+        regenerate: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,10 +75,15 @@ class Bank(nn.Module):
         self.placement = Placement(size, seed, number, block)
         self.std = std
         self.gradient = gradient
+        self.regenerate = regenerate
+        self.deferring = False  # `defer_gradients` is on
         values = torch.randn(size, device=device, dtype=dtype)
         self.values = nn.Parameter(values * (std / values.square().mean().sqrt()))
         self.layout = Layout(self.placement, ())
         self._shapes: list[torch.Size] = []
+        self._deferred: _Deferred | None = None  # the optimizer step that `defer_gradients` is in
+        self._drawn: tuple[int, int] | None = None  # a regenerated weight in use: the address of its memory, its segment
+        self._divisor: tuple[Layout, Tensor] | None = None  # of the balanced gradient
         self._forget()
         self.left: dict[str, str] = {}
         self.root: nn.Module | None = None
@@ -127,7 +143,20 @@ class Bank(nn.Module):
         if not self._is_current():
             self._generate()
         assert self._weights is not None
-        return self._weights[segment]
+        weight = self._weights[segment]
+        if self.regenerate and weight.requires_grad:
+            return _Redeemed.apply(weight, self, segment)
+        return weight
+
+    @contextmanager
+    def dropping_weights(self) -> Iterator[None]:
+        """Meanwhile autograd keeps a note for each generated weight that it would save, and makes the weight again from it."""
+        self._drawn = None
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._note, _remake):
+                yield
+        finally:
+            self._drawn = None  # the memory may soon be another tensor's
 
     def forward(self, x: Any) -> Any:
         """The identity: so a bank may stand among the layers of an `nn.Sequential`."""
@@ -140,14 +169,21 @@ class Bank(nn.Module):
 
     def prepare(self) -> None:
         """Makes the tables that generation needs: now, and not in the middle of a compilation."""
-        self.layout.tables(self.values.device)
+        self.layout.on(self.values.device)
         if self.gradient == "balanced":
-            self.layout.mean_squared_scales(self.values.device)
+            self._mean_squared_scales()
+
+    def _mean_squared_scales(self) -> Tensor:
+        layout, device = self.layout, self.values.device
+        if self._divisor is None or self._divisor[0] is not layout or self._divisor[1].device != device:
+            self._divisor = layout, mean_squared_scales(layout, device)
+        return self._divisor[1]
 
     def _append(self, shape: torch.Size, scale: float) -> None:
         self._shapes.append(shape)
         self.layout = Layout(self.placement, (*self.layout.segments, Segment(shape.numel(), scale)))
         self._forget()
+        self._deferred = None
 
     def _forget(self) -> None:
         self._flat: Tensor | None = None
@@ -160,9 +196,17 @@ class Bank(nn.Module):
     def _needs_gradient(self) -> bool:
         return self.values.requires_grad and torch.is_grad_enabled()
 
+    def _weight_type(self) -> torch.dtype:
+        """The type in which layers use their weights now."""
+        dtype, kind = self.values.dtype, self.values.device.type
+        if dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            return torch.get_autocast_dtype(kind)
+        return dtype
+
     def _current_mode(self) -> tuple[Any, ...]:
         values = self.values
-        return self._needs_gradient(), torch.is_inference_mode_enabled(), _version(values), values.dtype, values.device
+        types = self._weight_type(), values.dtype, values.device
+        return self._needs_gradient(), torch.is_inference_mode_enabled(), _version(values), *types
 
     def _is_current(self) -> bool:
         """Whether the bank would generate again what it generated last."""
@@ -173,14 +217,43 @@ class Bank(nn.Module):
         return self._inside or self.values.is_meta or torch.equal(self.values, self._source[1])
 
     def _make(self) -> tuple[Tensor, list[Tensor]]:
-        values = self.values
-        if self._needs_gradient() and not torch.compiler.is_compiling():
+        values, layout, dtype = self.values, self.layout, self._weight_type()
+        eager = self._needs_gradient() and not torch.compiler.is_compiling()
+        if eager:
             self._check_registered()
         if self.gradient == "balanced" and values.requires_grad:
-            values = _DividedGradient.apply(values, self.layout.mean_squared_scales(values.device).to(values))
-        flat = generate(values, self.layout)
-        pieces = flat.split_with_sizes(self.layout.slices())[::2]  # every other piece is padding
-        return flat, [piece.view(shape) for piece, shape in zip(pieces, self._shapes, strict=True)]
+            values = _DividedGradient.apply(values, self._mean_squared_scales().to(values))
+        if eager and self.regenerate:
+            flat = _Promised.apply(values, layout, dtype)
+        elif eager and (self.deferring or self._deferred is not None):
+            flat = _Waiting.apply(values, self._shared(dtype), self.deferring)
+        else:
+            flat = generate(values, layout, dtype)
+        return flat, [piece.view(shape) for piece, shape in zip(layout.cut(flat), self._shapes, strict=True)]
+
+    def _shared(self, dtype: torch.dtype) -> _Deferred:
+        """The weights that the forwards of one optimizer step share; the last forward takes them away."""
+        values, deferred = self.values.detach(), self._deferred
+        if deferred is not None and not torch.equal(deferred.values, values):
+            self._deferred = None
+            if deferred.gradient is not None:
+                raise RuntimeError(
+                    "a bank's values changed while gradients waited in its generated weights, and these are lost: run the "
+                    "last forward and backward of a step outside of `rpgmt.defer_gradients`"
+                )
+            deferred = None
+        if deferred is None:
+            deferred = _Deferred(self.layout, values.clone(), generate(values, self.layout, dtype))
+        elif deferred.flat.dtype != dtype:
+            deferred.flat = generate(values, self.layout, dtype)
+        self._deferred = deferred if self.deferring else None
+        return deferred
+
+    def _note(self, saved: Tensor) -> Tensor | _Note:
+        if self._drawn is None or saved.untyped_storage().data_ptr() != self._drawn[0]:
+            return saved
+        view = saved.size(), saved.stride(), saved.storage_offset()
+        return _Note(self, self._drawn[1], saved.dtype, view, self.values, _version(self.values))
 
     def _generate(self) -> None:
         self._flat, self._weights = self._make()
@@ -212,6 +285,7 @@ class Bank(nn.Module):
     def _check_untouched(self) -> None:
         if self._flat is not None and _version(self._flat) != self._version:
             self._forget()
+            self._deferred = None
             raise RuntimeError(
                 "a generated weight was changed in place, which the next generation would undo: change the bank's "
                 "`values`, or call `rpgmt.bake(model)` first"
@@ -264,7 +338,8 @@ class Bank(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What was generated stays behind: it is not a leaf, and is made again when it is needed.
-        return self.__dict__ | {"_flat": None, "_weights": None, "_source": [], "_inside": False}
+        nothing = {"_flat": None, "_weights": None, "_deferred": None, "_divisor": None}
+        return self.__dict__ | nothing | {"_source": [], "_inside": False, "deferring": False}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
         if self._is_registered() and id(self.root) not in memo:
@@ -303,6 +378,7 @@ class Bank(nn.Module):
                 )
         if saved != own:
             self._forget()
+            self._deferred = None
             self.layout = self.layout.scaled(state[4:].cpu().clone().view(torch.float64).tolist())
             if self.layout.has_tables:
                 self.prepare()
@@ -310,6 +386,121 @@ class Bank(nn.Module):
 
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version  # torch itself refuses to change an inference tensor in place
+
+
+@dataclass
+class _Deferred:
+    """What the forwards of one optimizer step share: weights made from `values`, and the gradient that waits in them."""
+
+    layout: Layout
+    values: Tensor
+    flat: Tensor
+    gradient: Tensor | None = None
+
+
+class _Waiting(torch.autograd.Function):
+    """Shared weights. Their gradient waits, or takes what has waited along to the bank."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, deferred: _Deferred, deferring: bool) -> Tensor:
+        ctx.deferred, ctx.deferring = deferred, deferring
+        return deferred.flat.view_as(deferred.flat)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        deferred, dtype = ctx.deferred, ctx.deferred.values.dtype
+        accurate = torch.promote_types(dtype, torch.float32)
+        if deferred.gradient is None:
+            total = gradients[0].to(accurate, copy=ctx.deferring)
+        else:
+            total = deferred.gradient.add_(gradients[0])
+        deferred.gradient = total if ctx.deferring else None
+        return None if ctx.deferring else fold(total, deferred.layout, dtype), None, None
+
+
+class _Promised(torch.autograd.Function):
+    """A stand-in for all weights that takes no memory: `_Redeemed` makes those of a layer. Its gradient is the weights'."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, layout: Layout, dtype: torch.dtype) -> Tensor:
+        ctx.layout, ctx.dtype = layout, values.dtype
+        return values.new_zeros((), dtype=dtype).expand(layout.offsets[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return fold(gradients[0], ctx.layout, ctx.dtype), None, None
+
+
+class _Redeemed(torch.autograd.Function):
+    """A layer's weight in place of its stand-in."""
+
+    @staticmethod
+    def forward(ctx: Any, promised: Tensor, bank: Bank, segment: int) -> Tensor:
+        weight = generate(bank.values.detach(), bank.layout, promised.dtype, segment).view(promised.shape)
+        bank._drawn = weight.untyped_storage().data_ptr(), segment
+        return weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0], None, None
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What autograd keeps of a weight that can be made again."""
+
+    bank: Bank
+    segment: int
+    dtype: torch.dtype
+    view: tuple[Any, ...]  # size, strides and offset
+    values: nn.Parameter
+    version: int
+
+
+def _remake(saved: Tensor | _Note) -> Tensor:
+    if isinstance(saved, Tensor):
+        return saved
+    values = saved.bank.values
+    if values is not saved.values or _version(values) != saved.version:
+        raise RuntimeError(
+            "a bank's values changed between a forward and its backward, which makes the weights of the forward again: call "
+            "the optimizer after the backward"
+        )
+    with torch.no_grad():
+        return generate(values.detach(), saved.bank.layout, saved.dtype, saved.segment).as_strided(*saved.view)
+
+
+@contextmanager
+def defer_gradients(model: nn.Module) -> Iterator[None]:
+    """Banks generate once, and gather their gradient once, for an optimizer step of several forwards and backwards.
+
+    Meanwhile forwards share the weights that the first one made, and backwards leave the banks' gradients waiting in them. The
+    first forward and backward outside take them along, as those of `DistributedDataParallel.no_sync` do, so that a step is
+
+        for i, batch in enumerate(batches):
+            with defer_gradients(model) if i < len(batches) - 1 else nullcontext():
+                loss(model(batch)).backward()
+        optimizer.step()
+
+    It costs the memory of the M weights and their gradients between the batches. Compiled models and banks with `regenerate`
+    ignore it.
+
+    Args:
+        model: The root of the banks.
+
+    Raises:
+        RuntimeError: By a later forward: the values of a bank changed while gradients waited.
+    """
+    banks = [module for module in model.modules() if isinstance(module, Bank)]
+    before = [bank.deferring for bank in banks]
+    for bank in banks:
+        bank.deferring = True
+    try:
+        yield
+    finally:
+        for bank, deferring in zip(banks, before, strict=True):
+            bank.deferring = deferring
 
 
 class _DividedGradient(torch.autograd.Function):

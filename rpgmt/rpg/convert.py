@@ -30,6 +30,7 @@ def convert(
     seed: int = 0,
     block: int = 1,
     gradient: str = "exact",
+    regenerate: bool = False,
 ) -> Report:
     """Generates the weights of a model's convolutions and linear layers from banks of `size` parameters, in place.
 
@@ -48,6 +49,7 @@ def convert(
         seed: Seed of the placement.
         block: Granularity of the placement, see `Placement`.
         gradient: See `Bank`.
+        regenerate: See `Bank`.
 
     Returns:
         What was converted, what was left and why, and the counts.
@@ -68,6 +70,7 @@ def convert(
     for number, (group, names, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
         layers = {name: chosen[name] for name in names}
         bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient)
+        bank.regenerate = regenerate
         bank.left = left
         model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
     return report(model)

@@ -34,6 +34,14 @@ class GeneratedLayer(nn.Module):
             return self._parameters["weight"]  # type: ignore[return-value]
         return self.bank.weight(self.segment)
 
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The plain layer's."""
+        plain = super().forward
+        if not self.bank.regenerate:
+            return plain(*args, **kwargs)
+        with self.bank.dropping_weights():
+            return plain(*args, **kwargs)
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "weight":
             super().__setattr__(name, value)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from rpgmt import Bank
-from rpgmt.rpg.generate import Layout, Segment, fold, generate
+from rpgmt.rpg import tables
+from rpgmt.rpg.generate import Layout, Segment, fold, generate, mean_squared_scales
 from rpgmt.rpg.placement import Placement
 
 SEGMENTS = ((7, 1.0), (40, 0.25), (1, 3.0), (33, 1.0), (20, 0.1))  # M = 101, padded and with several scales
 M = sum(numel for numel, _ in SEGMENTS)
+CPU = torch.device("cpu")
 
 
 def layout_of(size: int, segments: tuple[tuple[int, float], ...] = SEGMENTS, **placement: int) -> Layout:
@@ -22,7 +24,7 @@ def layout_of(size: int, segments: tuple[tuple[int, float], ...] = SEGMENTS, **p
 
 def weights_of(flat: Tensor, layout: Layout) -> Tensor:
     """The flat tensor without its padding."""
-    return torch.cat(flat.split_with_sizes(layout.slices())[::2])
+    return torch.cat(layout.cut(flat))
 
 
 def padded(weights: Tensor, layout: Layout) -> Tensor:
@@ -45,9 +47,20 @@ CASES = [
 ]
 
 
+@pytest.fixture(params=["indices", "runs", "runs, many laps at once"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Tables of one kind for everything, whatever is faster."""
+    monkeypatch.setattr(tables, "_SHORTEST_RUN", 1 if "runs" in request.param else 10**9)
+    monkeypatch.setattr(tables, "_SHORTEST_LAP", 0)
+    monkeypatch.setattr(tables, "_SIGNED_AT_ONCE", 40 if request.param == "runs" else 2**17)
+    return request.param
+
+
 @pytest.mark.parametrize(("size", "block"), CASES)
-def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int) -> None:
+def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int, kind: str) -> None:
     layout = layout_of(size, seed=3, bank=1, block=block)
+    expected = tables.RunTables if "runs" in kind and block <= size else tables.IndexTables
+    assert type(layout.on(CPU)) is expected
     matrix = torch.from_numpy(reference.generating_matrix(size, SEGMENTS, 3, 1, block))
     bank = random(size).requires_grad_()
     flat = generate(bank, layout)
@@ -56,6 +69,19 @@ def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int) -> 
     flat.backward(padded(gradients, layout))
     torch.testing.assert_close(bank.grad, matrix.T @ gradients, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(fold(padded(gradients, layout), layout), bank.grad, rtol=0, atol=0)
+    for segment, weights in enumerate(layout.cut(flat)):
+        assert torch.equal(generate(bank, layout, segment=segment), weights)
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_weights_and_gradients_equal_the_dense_matrix_without_padding(block: int, kind: str) -> None:
+    segments = ((16, 1.0), (160, 0.5), (32, 1.0), (48, 2.0))
+    layout = layout_of(50, segments, block=block)
+    assert layout.offsets[-1] == layout.generated
+    matrix = torch.from_numpy(reference.generating_matrix(50, segments, block=block)).float()
+    bank, gradients = random(50, dtype=torch.float32), random(256, 1, dtype=torch.float32)
+    assert torch.equal(generate(bank, layout), (matrix.double() @ bank.double()).float())
+    torch.testing.assert_close(fold(gradients, layout), matrix.T @ gradients)
 
 
 def test_fifty_laps() -> None:
@@ -70,24 +96,26 @@ def test_fifty_laps() -> None:
     torch.testing.assert_close(fold(padded(gradients, layout), layout), matrix.T @ gradients, rtol=1e-12, atol=1e-12)
 
 
-def test_many_groups_of_laps() -> None:
-    # The laps of a large bank are folded in several groups, the last with one lap in part.
+@pytest.mark.parametrize("block", [1, 16, 64])
+@pytest.mark.parametrize("size", [100_003, 150_016, 40_000, 2**14 + 1, 64])
+def test_large_banks(size: int, block: int) -> None:
     segments = ((200_000, 1.0), (300_001, 0.5), (123_456, 2.0))
-    layout = layout_of(100_003, segments, seed=2)
-    assert len(layout.tables(torch.device("cpu")).backward) > 2
-    bank, gradients = random(100_003), random(layout.generated, 1)
+    layout = layout_of(size, segments, seed=2, block=block)
+    bank, gradients = random(size), random(layout.generated, 1)
     t = np.arange(layout.generated)
-    entries = layout.placement.entries(t // 100_003, t % 100_003)
-    signs = 1 - 2 * layout.placement.negative(t // 100_003, t % 100_003)
+    entries = torch.from_numpy(layout.placement.entries(t // size, t % size))
+    signs = 1 - 2 * layout.placement.negative(t // size, t % size)
     scales = np.repeat([s.scale for s in layout.segments], [s.numel for s in layout.segments])
     factors = torch.from_numpy(signs * scales)
-    assert (weights_of(generate(bank, layout), layout) == bank[torch.from_numpy(entries)] * factors).all()
-    expected = torch.zeros(100_003, dtype=torch.float64).index_add_(0, torch.from_numpy(entries), factors * gradients)
-    torch.testing.assert_close(fold(padded(gradients, layout), layout), expected, rtol=1e-12, atol=1e-12)
+    assert (weights_of(generate(bank, layout), layout) == bank[entries] * factors).all()
+    expected = torch.zeros(size, dtype=torch.float64).index_add_(0, entries, factors * gradients)
+    torch.testing.assert_close(fold(padded(gradients, layout), layout), expected, rtol=1e-11, atol=1e-11)
+    for segment, weights in enumerate(layout.cut(generate(bank, layout))):
+        assert torch.equal(generate(bank, layout, segment=segment), weights)
 
 
 @pytest.mark.parametrize("size", [1, 5, 30])
-def test_gradcheck_and_gradgradcheck(size: int) -> None:
+def test_gradcheck_and_gradgradcheck(size: int, kind: str) -> None:
     layout = layout_of(size, ((5, 0.5), (16, 1.0), (3, 2.0)), seed=1)
     bank = random(size).requires_grad_()
     flat = random(layout.offsets[-1], 1).requires_grad_()
@@ -97,35 +125,65 @@ def test_gradcheck_and_gradgradcheck(size: int) -> None:
     assert torch.autograd.gradgradcheck(lambda flat: fold(flat, layout) ** 2, (flat,))
 
 
-def test_the_operators_obey_torchs_rules_for_custom_operators() -> None:
-    layout = layout_of(13)
-    tables = layout.tables(torch.device("cpu"))
-    plan = (layout.offsets, [s.numel for s in layout.segments], [s.scale for s in layout.segments])
-    parts = [bound for part in tables.parts for bound in part]
-    arguments = (tables.forward, tables.backward, *plan, parts)
+@pytest.mark.parametrize("block", [1, 16])
+def test_the_operators_obey_torchs_rules_for_custom_operators(block: int) -> None:
+    layout = layout_of(48, block=block)
+    made = layout.on(CPU)
+    plan = (48, layout.offsets, layout.lengths, layout.scales, torch.float64)
+    arguments: tuple[object, ...]
+    if isinstance(made, tables.RunTables):
+        arguments = (made.runs, made.signs, made.shorts, block, 0, *plan)
+        operators = torch.ops.rpgmt.generate_runs, torch.ops.rpgmt.fold_runs
+    else:
+        arguments = (made.entries, *plan)
+        operators = torch.ops.rpgmt.generate, torch.ops.rpgmt.fold
+    assert isinstance(made, tables.RunTables) == (block == 16)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    for operator, count in ((torch.ops.rpgmt.generate, 13), (torch.ops.rpgmt.fold, layout.offsets[-1])):
+    for operator, count in zip(operators, (48, layout.offsets[-1]), strict=True):
         torch.library.opcheck(operator, (random(count).requires_grad_(), *arguments), test_utils=tests)
 
 
 @pytest.mark.parametrize("size", [1, 13, 50, M, 150])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_other_types_move_values_without_a_change(size: int, dtype: torch.dtype) -> None:
+def test_other_types_move_values_without_a_change(size: int, dtype: torch.dtype, kind: str) -> None:
     layout = layout_of(size, ((7, 1.0), (94, 1.0)))
     matrix = torch.from_numpy(reference.generating_matrix(size, ((7, 1.0), (94, 1.0))))
     bank = random(size).to(dtype)
     assert (weights_of(generate(bank, layout), layout) == (matrix @ bank.double()).to(dtype)).all()
 
 
-@pytest.mark.parametrize("size", [1, 7, 5000, 70_000])
-def test_bits_repeat_over_runs_and_threads(size: int) -> None:
-    layout = layout_of(size, ((30_000, 0.5), (90_001, 0.3)), seed=1)
+@pytest.mark.parametrize("block", [1, 16])
+def test_weights_of_another_type_are_rounded_once(block: int) -> None:
+    layout = layout_of(48, block=block)
+    bank = random(48, dtype=torch.float32).requires_grad_()
+    exact = generate(bank, layout)
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded = generate(bank, layout, dtype)
+        assert torch.equal(rounded, exact.to(dtype))
+        bank.grad = None
+        gradient = padded(random(M, 1, torch.float32), layout).to(dtype)
+        rounded.backward(gradient)
+        assert bank.grad is not None
+        assert torch.equal(bank.grad, fold(gradient.float(), layout))  # added in float32
+
+
+def test_tables_take_few_bytes() -> None:
+    segments = ((2**17, 1.0),) * 3
+    for block, most in ((1, 4.0), (8, 4.0), (16, 0.63), (64, 0.26)):
+        for size in (2**15, 2**15 + 3):
+            layout = layout_of(size, segments, block=block)
+            assert layout.on(CPU).bytes / layout.generated <= most
+
+
+@pytest.mark.parametrize("block", [1, 64])
+@pytest.mark.parametrize("size", [1, 7, 5000, 5056, 70_000])
+def test_bits_repeat_over_runs_and_threads(size: int, block: int) -> None:
+    layout = layout_of(size, ((30_000, 0.5), (90_001, 0.3)), seed=1, block=block)
     bank, gradients = random(size, dtype=torch.float32), random(layout.offsets[-1], 1, dtype=torch.float32)
     threads = torch.get_num_threads()
     try:
         results = []
-        # A single sum, N = 1, is cut into one part a thread: it repeats with as many threads only.
-        for count in (1, 1, 2, 2, 4) if size > 1 else (2, 2, 2):
+        for count in (1, 1, 2, 2, 4):
             torch.set_num_threads(count)
             results.append((generate(bank, layout), fold(gradients, layout)))
     finally:
@@ -182,7 +240,7 @@ def test_balanced_gradients_are_divided_by_the_mean_squared_scale() -> None:
         matrix = torch.from_numpy(reference.generating_matrix(size, SEGMENTS, 5))
         uses = (matrix != 0).sum(0)
         means = torch.where(uses > 0, (matrix**2).sum(0) / uses.clamp(min=1), 1.0)
-        torch.testing.assert_close(layout.mean_squared_scales(torch.device("cpu")), means, rtol=1e-13, atol=0)
+        torch.testing.assert_close(mean_squared_scales(layout, CPU), means, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize(
