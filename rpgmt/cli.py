@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import importlib
 import os
 import pkgutil
@@ -47,6 +49,7 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     # Threads that spin while they wait make a step ten times as long where other programs use the cores too. OpenMP reads
     # this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    _keep_freed_memory()
     name = Path(sys.argv[0]).name
     written = warnings.formatwarning
     warnings.formatwarning = lambda message, category, *_: f"{name}: {_kind(category)}: {' '.join(str(message).split())}\n"
@@ -73,6 +76,21 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         warnings.formatwarning = written
     print(f"{name}: {line}", file=sys.stderr)
     return status
+
+
+def _keep_freed_memory() -> None:
+    """Tells the C library to keep freed memory for the next step's tensors, unless the environment sets it up.
+
+    GNU's gives blocks over 32 MiB, and what is free at the end of the heap, back to the system, which clears every page before
+    it hands it out again: for large tensors that takes longer than what is done with them.
+    """
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
+        c_library = ctypes.CDLL(None)
+        mapped_blocks, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        c_library.mallopt(mapped_blocks, 0)
+        c_library.mallopt(trim_threshold, -1)
 
 
 def _kind(category: type[Warning]) -> str:

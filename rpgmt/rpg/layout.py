@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -14,6 +14,24 @@ from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.size import LIMIT
 
 _ALIGN = 16  # elements: each layer's weight starts on a 64-byte boundary, as in a tensor of its own
+
+
+class Generator(Protocol):
+    """Generates on one device; `rpgmt.rpg.generate` says what its methods do."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes for itself."""
+
+    def generate(self, bank: torch.Tensor, dtype: torch.dtype, segment: int | None) -> torch.Tensor: ...
+
+    def fold(self, flat: torch.Tensor, dtype: torch.dtype) -> torch.Tensor: ...
+
+    def rescaled(self, layout: Layout) -> Generator:
+        """The same for a layout that differs in scales."""
+
+    def to(self, device: torch.device) -> Generator:
+        """The same on another device."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +67,7 @@ class Layout:
     scales: list[float] = field(init=False, compare=False, repr=False)
     starts: list[int] = field(init=False, compare=False, repr=False)
     offsets: list[int] = field(init=False, compare=False, repr=False)
-    _made: dict[torch.device, tables.Tables] = field(init=False, compare=False, repr=False, default_factory=dict)
+    _made: dict[torch.device, Generator] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = [segment.numel for segment in self.segments]
@@ -86,29 +104,35 @@ class Layout:
         gaps = [b - a - length for a, b, length in zip(self.offsets, self.offsets[1:], self.lengths, strict=False)]
         return flat.split_with_sizes([n for pair in zip(self.lengths, gaps, strict=True) for n in pair])[::2]
 
-    def on(self, device: torch.device) -> tables.Tables:
-        """What generation needs on `device`: index tables, made on first use.
+    def on(self, device: torch.device) -> Generator:
+        """What generates on `device`, made on first use: fused kernels on a GPU with Triton, index tables elsewhere.
 
         Raises:
-            RuntimeError: They are still to be made while a compiler traces, which would take that for a part of the network.
+            RuntimeError: It is still to be made while a compiler traces, which would take that for a part of the network.
         """
         if device not in self._made:
-            cpu = torch.device("cpu")
-            if cpu not in self._made:
-                if torch.compiler.is_compiling():
-                    raise RuntimeError("a bank has no index tables yet: call the model once before you compile or export it")
-                self._made[cpu] = tables.build(self)
-            self._made[device] = self._made[cpu].to(device)
+            if torch.compiler.is_compiling():
+                raise RuntimeError("a bank has no index tables yet: call the model once before you compile or export it")
+            self._made[device] = self._make(device)
         return self._made[device]
+
+    def _make(self, device: torch.device) -> Generator:
+        if device.type == "cuda":
+            from rpgmt.rpg import kernels  # Triton takes a while to import
+
+            if kernels.usable(device):
+                return kernels.Fused.of(self, device)
+        made = self._made.get(torch.device("cpu")) or tables.build(self)
+        return made.to(device)
 
     @property
     def has_tables(self) -> bool:
-        """Whether tables were made on any device."""
+        """Whether tables, or what is in place of them, were made for any device."""
         return bool(self._made)
 
     def scaled(self, scales: Sequence[float]) -> Layout:
         """The same layout with other scales, one a segment; it takes over the tables."""
         segments = tuple(Segment(segment.numel, scale) for segment, scale in zip(self.segments, scales, strict=True))
         layout = Layout(self.placement, segments)
-        layout._made.update({device: replace(made, layout=layout) for device, made in self._made.items()})
+        layout._made.update({device: made.rescaled(layout) for device, made in self._made.items()})
         return layout

@@ -84,7 +84,7 @@ class Placement:
             run, offset = position // self.block, position % self.block
             return self._permute(lap, run) * self.block + offset
         # The short run sits somewhere among the others; behind its slot, positions are taken as if it had full length.
-        slot = self._permute_back(lap, lap * 0 + (self._runs - 1))
+        slot = self._permute_back(lap, lap * 0 + (self.runs - 1))
         position = position + (position >= slot * self.block + remainder) * (self.block - remainder)
         run, offset = position // self.block, position % self.block
         return self._permute(lap, run) * self.block + offset
@@ -96,7 +96,7 @@ class Placement:
         position = slot * self.block + offset
         remainder = self.size % self.block
         if remainder:
-            short_slot = self._permute_back(lap, lap * 0 + (self._runs - 1))
+            short_slot = self._permute_back(lap, lap * 0 + (self.runs - 1))
             position = position - (slot > short_slot) * (self.block - remainder)
         return position
 
@@ -119,20 +119,30 @@ class Placement:
         return digest
 
     @property
-    def _runs(self) -> int:
+    def runs(self) -> int:
+        """Runs of `block` entries, the last one perhaps shorter: what is permuted."""
         return -(-self.size // self.block)
 
     @property
-    def _sides(self) -> tuple[int, int]:
-        a = math.isqrt(self._runs - 1) + 1  # ⌈√runs⌉
-        return a, -(-self._runs // a)
+    def sides(self) -> tuple[int, int]:
+        """(a, b), the sides of the Feistel network."""
+        a = math.isqrt(self.runs - 1) + 1  # ⌈√runs⌉
+        return a, -(-self.runs // a)
 
-    def _key(self, lap: IntArray, stream: int) -> IntArray:
-        """A 32-bit key for each lap: different laps of one bank have different keys in every stream."""
+    @property
+    def keys(self) -> list[int]:
+        """The 32-bit words that the laps' keys come from, one for each round and one for signs."""
+        return [self._base(stream) for stream in (*range(_ROUNDS), _SIGN_STREAM)]
+
+    def _base(self, stream: int) -> int:
         base = _mix_int(self.seed ^ 0x52504721)
         for word in (self.seed >> 32, self.bank, stream):
             base = _mix_int((base + word) * 0x9E3779B9)
-        return mix((base + lap * 0x9E3779B9) & _WORD)
+        return base
+
+    def _key(self, lap: IntArray, stream: int) -> IntArray:
+        """A 32-bit key for each lap: different laps of one bank have different keys in every stream."""
+        return mix((self._base(stream) + lap * 0x9E3779B9) & _WORD)
 
     def _permute(self, lap: IntArray, run: IntArray) -> IntArray:
         return self._walk(lap, run, forward=True)
@@ -143,13 +153,13 @@ class Placement:
     def _walk(self, lap: IntArray, run: IntArray, *, forward: bool) -> IntArray:
         """The Feistel network or its inverse, applied again to what lies outside 0 … runs-1."""
         run = self._feistel(lap, run, forward=forward)
-        outside = run >= self._runs
+        outside = run >= self.runs
         if outside.any():
             run[outside] = self._walk((lap + run * 0)[outside], run[outside], forward=forward)
         return run
 
     def _feistel(self, lap: IntArray, x: IntArray, *, forward: bool) -> IntArray:
-        a, b = self._sides
+        a, b = self.sides
         keys = [self._key(lap, stream) for stream in range(_ROUNDS)]
         left = x // b
         right = x - left * b  # cheaper than a second division

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rpgmt.rpg.layout import Layout
 
 _PLACED_AT_ONCE = 2**14  # positions for which the placement is computed at once: its temporaries stay in the cache
-_SIGNED_AT_ONCE = 2**17  # weights whose signs are unpacked at once: they stay in the cache, and are enough for two threads
+_AT_ONCE = 2**17  # weights that are worked on at once: they stay in the cache, and are enough for two threads
 _SHORTEST_RUN = 16  # copying shorter runs one by one takes longer than gathering their weights
 _SHORTEST_LAP = 2**14  # shorter laps that a short run cuts up are too many pieces
 
@@ -47,6 +47,10 @@ class IndexTables:
     def bytes(self) -> int:
         """Memory that the tables take."""
         return self.entries.nbytes
+
+    def rescaled(self, layout: Layout) -> IndexTables:
+        """The same for a layout that differs in scales."""
+        return replace(self, layout=layout)
 
     def to(self, device: torch.device) -> IndexTables:
         """The same on another device."""
@@ -89,6 +93,10 @@ class RunTables:
     def bytes(self) -> int:
         """Memory that the tables take."""
         return self.runs.nbytes + self.signs.nbytes
+
+    def rescaled(self, layout: Layout) -> RunTables:
+        """The same for a layout that differs in scales."""
+        return replace(self, layout=layout)
 
     def to(self, device: torch.device) -> RunTables:
         """The same on another device."""
@@ -169,7 +177,13 @@ def _ranges(start: int, stop: int) -> Iterator[tuple[int, int]]:
     return ((i, min(i + _PLACED_AT_ONCE, stop)) for i in range(start, stop, _PLACED_AT_ONCE))
 
 
-def transposes(name: str, plan: str, generate: Callable[..., Tensor], fold: Callable[..., Tensor]) -> tuple[Any, Any]:
+def transposes(
+    name: str,
+    plan: str,
+    generate: Callable[..., Tensor],
+    fold: Callable[..., Tensor],
+    lengths: Callable[..., tuple[int, int]],
+) -> tuple[Any, Any]:
     """Declares `rpgmt::generate<name>` and `rpgmt::fold<name>`, of which each is the other's derivative.
 
     They are operators of their own, so that torch.compile, export and autocast see one opaque node each. They are declared by
@@ -177,20 +191,19 @@ def transposes(name: str, plan: str, generate: Callable[..., Tensor], fold: Call
 
     Args:
         name: What tells them from others.
-        plan: Their schema between the tensor that they take and `ScalarType dtype`, the type of their result; it ends with
-            `int size, int[] offsets, int[] lengths, float[] scales`.
-        generate: (N,) → (offsets[-1],), on any device.
-        fold: (offsets[-1],) → (N,), on any device.
+        plan: Their schema between the tensor that they take and `ScalarType dtype`, the type of their result.
+        generate: Bank (N,), plan, dtype → flat weights, on any device.
+        fold: Flat weights, plan, dtype → (N,), on any device.
+        lengths: Plan → the number of flat weights, and N.
 
     Returns:
         The two operators.
     """
     names = f"rpgmt::generate{name}", f"rpgmt::fold{name}"
-    for own, taken, kernel in zip(names, ("bank", "flat"), (generate, fold), strict=True):
+    for own, taken, kernel, i in zip(names, ("bank", "flat"), (generate, fold), (0, 1), strict=True):
         torch.library.define(own, f"(Tensor {taken}, {plan}, ScalarType dtype) -> Tensor")
         torch.library.impl(own, "CompositeExplicitAutograd", kernel)
-    torch.library.register_fake(names[0], lambda bank, *plan: bank.new_empty(plan[-4][-1], dtype=plan[-1]))
-    torch.library.register_fake(names[1], lambda flat, *plan: flat.new_empty(plan[-5], dtype=plan[-1]))
+        torch.library.register_fake(own, lambda x, *plan, i=i: x.new_empty(lengths(*plan[:-1])[i], dtype=plan[-1]))
     operators = tuple(getattr(torch.ops.rpgmt, own.split("::")[1]).default for own in names)
 
     def keep_plan(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -204,6 +217,11 @@ def transposes(name: str, plan: str, generate: Callable[..., Tensor], fold: Call
 
 
 _LAYERS = "int size, int[] offsets, int[] lengths, float[] scales"
+
+
+def _lengths(*plan: Any) -> tuple[int, int]:
+    *_, size, offsets, _, _ = plan
+    return offsets[-1], size
 
 
 def _accurate(dtype: torch.dtype) -> torch.dtype:
@@ -223,7 +241,12 @@ def _gather(
     scales: list[float],
     dtype: torch.dtype,
 ) -> Tensor:
-    flat = torch.cat([bank, -bank, bank.new_zeros(1)]).index_select(0, entries)
+    signed = torch.cat([bank, -bank, bank.new_zeros(1)])
+    flat = bank.new_empty(offsets[-1])
+    # Gathers by 64-bit indices take half the time of those by 32-bit ones; in the cache, widening costs little.
+    for start in range(0, len(flat), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        torch.index_select(signed, 0, entries[part].long(), out=flat[part])
     # Scaled in the bank's type and rounded once more to `dtype`: what a layer would get that casts its weight.
     _scale(flat, offsets, lengths, scales)
     return flat.to(dtype)
@@ -239,14 +262,29 @@ def _scatter(
     dtype: torch.dtype,
 ) -> Tensor:
     sums = flat.new_zeros(2 * size + 1, dtype=_accurate(flat.dtype))
-    cuts = list(accumulate(lengths, initial=0))
-    for (begin, end), offset, scale in zip(pairwise(cuts), offsets, scales, strict=False):
-        # A CPU adds in order. Elsewhere lap by lap, since within a lap no two weights have one entry.
-        stops = [] if flat.device.type == "cpu" else range((begin // size + 1) * size, end, size)
-        for start, stop in pairwise([begin, *stops, end]):
-            part = slice(start - begin + offset, stop - begin + offset)
-            sums.index_add_(0, entries[part], flat[part].to(sums.dtype), alpha=scale)
+    # A CPU adds in order; others in any, but within a lap no two weights have one entry.
+    cuts = range(0, len(flat), _AT_ONCE) if flat.device.type == "cpu" else _laps(size, offsets, lengths)
+    for start, stop in pairwise([*cuts, len(flat)]):
+        scaled = _scaled(flat, start, stop, offsets, lengths, scales, sums.new_empty(stop - start))
+        sums.scatter_add_(0, entries[start:stop].long(), scaled)
     return (sums[:size] - sums[size:-1]).to(dtype)
+
+
+def _laps(size: int, offsets: list[int], lengths: list[int]) -> list[int]:
+    """Where laps begin in the flat tensor."""
+    begins = list(accumulate(lengths, initial=0))
+    return [offsets[i := bisect_right(begins, t) - 1] + t - begins[i] for t in range(0, begins[-1], size)]
+
+
+def _scaled(
+    flat: Tensor, start: int, stop: int, offsets: list[int], lengths: list[int], scales: list[float], out: Tensor
+) -> Tensor:
+    """Elements `start` to `stop` of a flat tensor, scaled; what it has for padding is anything."""
+    for i in range(bisect_right(offsets, start) - 1, bisect_left(offsets, stop)):
+        low, high = max(start, offsets[i]), min(stop, offsets[i] + lengths[i])
+        if low < high:
+            torch.mul(flat[low:high].to(out.dtype), scales[i], out=out[low - start : high - start])
+    return out
 
 
 def _scale(flat: Tensor, offsets: list[int], lengths: list[int], scales: list[float]) -> None:
@@ -255,7 +293,7 @@ def _scale(flat: Tensor, offsets: list[int], lengths: list[int], scales: list[fl
         torch._foreach_mul_([weight for weight, _ in parts], [scale for _, scale in parts])
 
 
-_generate, _fold = transposes("", f"Tensor entries, {_LAYERS}", _gather, _scatter)
+_generate, _fold = transposes("", f"Tensor entries, {_LAYERS}", _gather, _scatter, _lengths)
 
 
 # ---- one index a run, one bit a weight
@@ -318,16 +356,16 @@ def _scatter_runs(
     sums = flat.new_zeros(size, dtype=_accurate(flat.dtype))
     rows, short = _rows(sums, block)
     # Some laps at a time, in memory that stays warm.
-    span = max(1, _SIGNED_AT_ONCE // size) * size
+    span = max(1, _AT_ONCE // size) * size
     buffer, once = sums.new_empty(min(span, end) + block), torch.empty_like(rows)
-    cuts = list(accumulate(lengths, initial=0))
+    begins = list(accumulate(lengths, initial=0))
     for start in range(0, end, span):
         stop = min(start + span, end)
         walk = buffer[: stop - start]
-        for segment in range(bisect_right(cuts, start) - 1, bisect_left(cuts, stop)):
-            low, high = max(start, cuts[segment]), min(stop, cuts[segment + 1])
-            offset = offsets[segment] - cuts[segment]
-            torch.mul(flat[low + offset : high + offset].to(sums.dtype), scales[segment], out=walk[low - start : high - start])
+        for i in range(bisect_right(begins, start) - 1, bisect_left(begins, stop)):
+            low, high = max(start, begins[i]), min(stop, begins[i + 1])
+            padding = offsets[i] - begins[i]
+            torch.mul(flat[low + padding : high + padding].to(sums.dtype), scales[i], out=walk[low - start : high - start])
         _turn_signs(walk, signs, start)
         buffer[stop - start : stop - start + block] = 0  # the last run may be cut off by the end
         here = shorts[bisect_left(shorts, start) : bisect_left(shorts, stop)]
@@ -368,8 +406,8 @@ def _turn_signs(walk: Tensor, signs: Tensor, first: int) -> None:
     sign_bit = torch.iinfo(integer).min
     shifts = torch.iinfo(integer).bits - 1 - torch.arange(32, dtype=integer, device=walk.device)
     bits = walk.view(integer)
-    for start in range(0, len(walk), _SIGNED_AT_ONCE):
-        stop = min(start + _SIGNED_AT_ONCE, len(walk))
+    for start in range(0, len(walk), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(walk))
         low, high = (first + start) // 32, -(-(first + stop) // 32)
         marks = (signs[low:high, None].to(integer) << shifts).bitwise_and_(sign_bit).flatten()
         skipped = first + start - 32 * low
@@ -377,4 +415,4 @@ def _turn_signs(walk: Tensor, signs: Tensor, first: int) -> None:
 
 
 _RUNS = "Tensor runs, Tensor signs, int[] shorts, int block, int first"
-_generate_runs, _fold_runs = transposes("_runs", f"{_RUNS}, {_LAYERS}", _gather_runs, _scatter_runs)
+_generate_runs, _fold_runs = transposes("_runs", f"{_RUNS}, {_LAYERS}", _gather_runs, _scatter_runs, _lengths)

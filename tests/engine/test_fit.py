@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Noise, Toy, config
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml
@@ -36,6 +37,17 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Count(TorchDispatchMode):
+    """Counts generations and folds."""
+
+    generations = folds = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.generations += func is torch.ops.rpgmt.generate.default
+        self.folds += func is torch.ops.rpgmt.fold.default
+        return func(*args, **(kwargs or {}))
 
 
 def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,8 +102,10 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     assert not same(a, c)
 
 
-@pytest.mark.parametrize(("optimizer", "accumulate"), [("adam", 1), ("adamw", 2), ("sgd", 1)])
-def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: int) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "accumulate", "generated"), [("adam", 1, False), ("adamw", 2, False), ("sgd", 1, False), ("sgd", 2, True)]
+)
+def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: int, generated: bool) -> None:
     values = {
         "optimizer": optimizer,
         "accumulate": accumulate,
@@ -99,10 +113,13 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
         "clip_norm": 0.5,
         "weight_decay": 0.1,
     }
-    task = Toy(norm=False)
-    fit(task, config(tmp_path / "run", **values))
+    task = Toy(norm=False, generated=generated)
+    with Count() as count:
+        fit(task, config(tmp_path / "run", **values))
+    if generated:  # 8 steps of two batches, and three validations
+        assert (count.generations, count.folds) == (8 + 3, 8)
 
-    twin = Toy(norm=False)
+    twin = Toy(norm=False, generated=generated)
     make: Callable[..., torch.optim.Optimizer] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
@@ -125,6 +142,13 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
             stepper.zero_grad()
     for mine, his in zip(task.model.parameters(), parameters, strict=True):
         torch.testing.assert_close(mine, his, rtol=1e-5, atol=1e-6)
+
+
+def test_a_compiled_model_is_not_told_what_to_keep(tmp_path: Path) -> None:
+    task = Toy(generated=True)
+    task.model.bank.regenerate = True
+    with pytest.raises(UserError, match="`rpg_regenerate` is true: a compiled model keeps what it wants"):
+        fit(task, config(tmp_path / "run", compile=True))
 
 
 def test_schedules() -> None:

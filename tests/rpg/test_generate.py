@@ -52,7 +52,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Tables of one kind for everything, whatever is faster."""
     monkeypatch.setattr(tables, "_SHORTEST_RUN", 1 if "runs" in request.param else 10**9)
     monkeypatch.setattr(tables, "_SHORTEST_LAP", 0)
-    monkeypatch.setattr(tables, "_SIGNED_AT_ONCE", 40 if request.param == "runs" else 2**17)
+    monkeypatch.setattr(tables, "_AT_ONCE", 2**17 if "many" in request.param else 40)
     return request.param
 
 
@@ -165,6 +165,19 @@ def test_weights_of_another_type_are_rounded_once(block: int) -> None:
         rounded.backward(gradient)
         assert bank.grad is not None
         assert torch.equal(bank.grad, fold(gradient.float(), layout))  # added in float32
+
+
+@pytest.mark.parametrize("size", [1, 13, 40, 101, 300])
+def test_within_a_lap_of_the_flat_tensor_no_two_weights_have_one_entry(size: int) -> None:
+    layout = layout_of(size)
+    made = layout.on(CPU)
+    assert isinstance(made, tables.IndexTables)
+    cuts = tables._laps(size, layout.offsets, layout.lengths)
+    assert len(cuts) == layout.laps
+    for lap, (start, stop) in enumerate(itertools.pairwise([*cuts, layout.offsets[-1]])):
+        used = made.entries[start:stop]
+        used = used[used < 2 * size] % size  # without padding and signs
+        assert len(used) == min(size, M - lap * size) == len(used.unique())
 
 
 def test_tables_take_few_bytes() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rpgmt import Bank, RPGLinear, bake, convert
+from rpgmt import Bank, RPGLinear, bake, convert, defer_gradients
 from rpgmt.rpg.layers import GeneratedLayer
 
 # The compiler looks at `.grad` of the weights that a part is given; torch hides its warning, but not from `error`.
@@ -241,7 +241,7 @@ def _distributed_gradients(rank: int, port: int, folder: str) -> None:
         nn.init.zeros_(model.bank_a.values)  # rank 0's values are sent to rank 1
     parallel = nn.parallel.DistributedDataParallel(model)
     for half in images(8, torch.float64).chunk(2)[rank].chunk(2):  # accumulated without a message but the last
-        with parallel.no_sync():
+        with parallel.no_sync(), defer_gradients(model):
             (parallel(half).square().sum() / 8).backward()
     (0 * parallel(images(1, torch.float64)).sum()).backward()
     if rank == 1:
