@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure and compare: tools/benchmark.py {step,loader,multitask} [flags]"""
+"""Measure and compare: tools/benchmark.py {step,loader,generation,multitask} [flags]"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 from rpgmt import cli
 from rpgmt.errors import UserError
-from tools.benchmarks import loader, multitask, step
+from tools.benchmarks import generation, loader, multitask, step
 
-BENCHMARKS = {"step": step, "loader": loader, "multitask": multitask}
+BENCHMARKS = {"step": step, "loader": loader, "generation": generation, "multitask": multitask}
 
 
 def main(argv: list[str]) -> int:

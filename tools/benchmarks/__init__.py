@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ def ratios(own: Sequence[float], other: Sequence[float]) -> dict[str, float | li
     """Median and quartiles of `own` / `other`, each of neighbouring turns."""
     low, median, high = quartiles([a / b for a, b in zip(own, other, strict=True)])
     return {"ratio": median, "ratio_quartiles": [low, high]}
+
+
+def shuffled(names: Sequence[str], turn: int) -> list[str]:
+    """The names in an order of this turn's own, so that none always follows the same other one."""
+    return random.Random(turn).sample(list(names), len(names))
 
 
 class Stopwatch:
