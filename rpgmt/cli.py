@@ -46,9 +46,10 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     What the user can mend is one line on standard error and status 2: a ``UserError``, or a file that cannot be opened.
     Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
     """
-    # Threads that spin while they wait make a step ten times as long where other programs use the cores too. OpenMP reads
-    # this when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # How often GNU's OpenMP threads look for work before they sleep. Its 300,000 times keep cores from other programs; threads
+    # that sleep at once are woken hundreds of times in a training step. It reads this when torch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     _keep_freed_memory()
     name = Path(sys.argv[0]).name
     written = warnings.formatwarning
