@@ -241,12 +241,17 @@ def _gather(
     scales: list[float],
     dtype: torch.dtype,
 ) -> Tensor:
-    signed = torch.cat([bank, -bank, bank.new_zeros(1)])
     flat = bank.new_empty(offsets[-1])
-    # Gathers by 64-bit indices take half the time of those by 32-bit ones; in the cache, widening costs little.
-    for start in range(0, len(flat), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        torch.index_select(signed, 0, entries[part].long(), out=flat[part])
+    if len(flat) < size and len(flat) == sum(lengths):  # a layer alone: less work than to negate the bank
+        turned = entries >= size
+        torch.index_select(bank, 0, (entries - size * turned).long(), out=flat)
+        torch.where(turned, -flat, flat, out=flat)
+    else:
+        signed = torch.cat([bank, -bank, bank.new_zeros(1)])
+        # Gathers by 64-bit indices take half the time of those by 32-bit ones; in the cache, widening costs little.
+        for start in range(0, len(flat), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            torch.index_select(signed, 0, entries[part].long(), out=flat[part])
     # Scaled in the bank's type and rounded once more to `dtype`: what a layer would get that casts its weight.
     _scale(flat, offsets, lengths, scales)
     return flat.to(dtype)
