@@ -245,7 +245,7 @@ def _gather(
     if len(flat) < size and len(flat) == sum(lengths):  # a layer alone: less work than to negate the bank
         turned = entries >= size
         torch.index_select(bank, 0, (entries - size * turned).long(), out=flat)
-        torch.where(turned, -flat, flat, out=flat)
+        flat *= 1 - 2 * turned.to(flat.dtype)  # faster than to choose
     else:
         signed = torch.cat([bank, -bank, bank.new_zeros(1)])
         # Gathers by 64-bit indices take half the time of those by 32-bit ones; in the cache, widening costs little.
