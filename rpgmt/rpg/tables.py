@@ -149,19 +149,19 @@ def _build_indices(layout: Layout) -> IndexTables:
 def _build_runs(layout: Layout) -> RunTables:
     placement, size, block, generated = layout.placement, layout.placement.size, layout.placement.block, layout.generated
     full, remainder = divmod(size, block)
-    slots = full + (remainder > 0)
     runs, shorts = [], []
-    for lap in range(layout.laps):
-        slot = np.arange(slots)
-        if remainder:
-            # Where the short run comes, slots behind it begin earlier; `entries` is asked for each slot's first position.
-            short = int(placement.positions(np.array([lap]), np.array([full * block]))[0]) // block
-            first = slot * block - (slot > short) * (block - remainder)
-        else:
-            short, first = slots, slot * block
-        here = first + lap * size < generated
-        run = placement.entries(np.full(1, lap), first[here]) // block
-        if remainder and short < len(run):
+    if not remainder:
+        for start, stop in _ranges(0, -(-generated // block)):
+            first = np.arange(start, stop) * block
+            runs.append(placement.entries(first // size, first % size) // block)
+    for lap in range(layout.laps if remainder else 0):
+        # Where the short run comes, slots behind it begin earlier; `entries` is asked for each slot's first position.
+        short = int(placement.positions(np.array([lap]), np.array([full * block]))[0]) // block
+        slot = np.arange(full + 1)
+        first = slot * block - (slot > short) * (block - remainder)
+        first = first[first + lap * size < generated]
+        run = placement.entries(np.full(1, lap), first) // block
+        if short < len(run):
             shorts.append(lap * size + short * block)
             run = np.delete(run, short)
         runs.append(run)
@@ -360,8 +360,8 @@ def _scatter_runs(
     end, full, remainder = sum(lengths), size // block, size % block
     sums = flat.new_zeros(size, dtype=_accurate(flat.dtype))
     rows, short = _rows(sums, block)
-    # Some laps at a time, in memory that stays warm.
-    span = max(1, _AT_ONCE // size) * size
+    # Some laps at a time, in memory that stays warm; one where the order of adding is not that of the laps.
+    span = max(1, _AT_ONCE // size if flat.device.type == "cpu" else 1) * size
     buffer, once = sums.new_empty(min(span, end) + block), torch.empty_like(rows)
     begins = list(accumulate(lengths, initial=0))
     for start in range(0, end, span):
