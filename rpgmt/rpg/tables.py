@@ -127,7 +127,7 @@ Tables = IndexTables | RunTables
 def build(layout: Layout) -> Tables:
     """The tables of a layout, on the CPU."""
     size, block = layout.placement.size, layout.placement.block
-    if block >= _SHORTEST_RUN and block <= size and (size % block == 0 or size >= _SHORTEST_LAP):
+    if layout.generated and _SHORTEST_RUN <= block <= size and (size % block == 0 or size >= _SHORTEST_LAP):
         return _build_runs(layout)
     return _build_indices(layout)
 
