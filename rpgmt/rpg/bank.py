@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from rpgmt.rpg.generate import Layout, Segment, fold, generate, mean_squared_scales
+from rpgmt.rpg.generate import Layout, Segment, fold, generate, mean_squared_scales, squared_scales
 from rpgmt.rpg.placement import VERSION, Placement
 
 GRADIENTS = ("exact", "balanced")
@@ -133,6 +133,28 @@ class Bank(nn.Module):
         with torch.no_grad():
             self.values.zero_()
             self.values[entry] = flat * sign
+
+    def project(self, weights: Sequence[Tensor]) -> None:
+        """Sets the entries to the least-squares fit of `weights`: those for which the bank generates what is nearest to them.
+
+        With the layers' scales as they are, Σ (scale · sign · entry - weight)² is least where each entry is
+        (Σ scale · sign · weight) / (Σ scale²), both sums over its uses. An entry without uses becomes 0, as in `add_exactly`:
+        it makes nothing and gets no gradient. `std` becomes the fit's root mean square. For uncorrelated weights that is about
+        √k times less than before, k = M/N, and so is each generated weight: the fit keeps 1/k of their energy. Layers' scales
+        stay, so that an entry still has the size of the weights that it makes, as the optimizer wants it.
+
+        Args:
+            weights: One for each segment, in their order.
+        """
+        layout, values = self.layout, self.values
+        flat = torch.zeros(layout.offsets[-1], dtype=torch.float64, device=values.device)
+        for piece, weight in zip(layout.cut(flat), weights, strict=True):
+            piece.copy_(weight.detach().flatten())
+        squares = squared_scales(layout, values.device)
+        fit = torch.where(squares > 0, fold(flat, layout) / squares, 0.0)
+        with torch.no_grad():
+            values.copy_(fit)
+        self.std = float(fit.square().mean().sqrt()) or self.std  # weights may cancel to zeros, which are no deviation
 
     def weight(self, segment: int) -> Tensor:
         """The generated weight of a segment: a view of what the bank last generated, made anew where that is outdated."""

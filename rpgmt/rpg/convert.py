@@ -19,6 +19,8 @@ M = TypeVar("M", bound=nn.Module)
 
 Scope = str | Callable[[str], str]
 
+INITS = ("fresh", "project")
+
 
 def convert(
     model: nn.Module,
@@ -31,12 +33,14 @@ def convert(
     block: int = 1,
     gradient: str = "exact",
     regenerate: bool = False,
+    init: str = "fresh",
 ) -> Report:
     """Generates the weights of a model's convolutions and linear layers from banks of `size` parameters, in place.
 
     Module names stay. Each bank becomes a child of `model` (`bank`, or `bank_<scope>` where there are several), so the model's
-    forward generates once. With fewer parameters than weights, a bank starts at random and each layer's scale gives its weight
-    the deviation that it had; otherwise the weights keep their values, and training goes on as the plain network's would.
+    forward generates once. With fewer parameters than weights, each layer's scale is in proportion to the deviation that its
+    weight had, and `init` says where a bank starts; otherwise the weights keep their values, and training goes on as the plain
+    network's would.
 
     Args:
         model: The root: the module whose forward is called.
@@ -50,6 +54,9 @@ def convert(
         block: Granularity of the placement, see `Placement`.
         gradient: See `Bank`.
         regenerate: See `Bank`.
+        init: Where a bank with fewer parameters than weights starts. "fresh": at random, so that each weight has the deviation
+            that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained network. Weights
+            are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
 
     Returns:
         What was converted, what was left and why, and the counts.
@@ -57,6 +64,8 @@ def convert(
     Raises:
         ValueError: No layer is left to convert, a pattern matches nothing, or an argument is out of range.
     """
+    if init not in INITS:
+        raise ValueError(f"`init` is {init!r}: must be one of {', '.join(INITS)}")
     chosen, left = _choose(model, include, exclude)
     groups: dict[str, list[str]] = {}
     bank_of = _bank_names(model, scope)
@@ -69,7 +78,7 @@ def convert(
     first = sum(isinstance(module, Bank) for module in model.modules())  # converted before: other placements
     for number, (group, names, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
         layers = {name: chosen[name] for name in names}
-        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient)
+        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient, init=init)
         bank.regenerate = regenerate
         bank.left = left
         model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
@@ -177,7 +186,9 @@ def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:
     return lambda name: model.bank_scope(scope, name)  # type: ignore[operator]
 
 
-def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str) -> Bank:
+def _make_bank(
+    layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str, init: str
+) -> Bank:
     """A bank for the layers, and the layers drawing on it."""
     weights = {name: _weight(layer) for name, layer in layers.items()}
     dtype, device = _one_kind(layers)
@@ -189,6 +200,8 @@ def _make_bank(layers: dict[str, nn.Module], size: int, *, seed: int, number: in
     else:
         for weight in weights.values():
             bank.add(weight.shape, deviation(weight))
+        if init == "project":
+            bank.project(list(weights.values()))
     for segment, layer in enumerate(layers.values()):
         layer.__class__ = GENERATED[type(layer)]
         assert isinstance(layer, GeneratedLayer)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rpgmt.rpg.layout import Layout, Segment
 
-__all__ = ["Layout", "Segment", "fold", "generate", "mean_squared_scales"]
+__all__ = ["Layout", "Segment", "fold", "generate", "mean_squared_scales", "squared_scales"]
 
 
 def generate(bank: Tensor, layout: Layout, dtype: torch.dtype | None = None, segment: int | None = None) -> Tensor:
@@ -44,10 +44,14 @@ def fold(flat: Tensor, layout: Layout, dtype: torch.dtype | None = None) -> Tens
     return layout.on(flat.device).fold(flat, dtype or flat.dtype)
 
 
+def squared_scales(layout: Layout, device: torch.device) -> Tensor:
+    """(N,) float64 sum over an entry's uses of scale²: what a change of the entry changes in the weights, squared."""
+    ones = torch.ones(layout.placement.size, dtype=torch.float64, device=device)
+    return fold(generate(ones, layout), layout)  # sign · sign = 1 for each use
+
+
 def mean_squared_scales(layout: Layout, device: torch.device) -> Tensor:
     """(N,) float64 mean over an entry's uses of scale², 1 for an entry without uses: how much steeper the loss is in that
     entry than it would be with unit scales."""
-    ones = torch.ones(layout.placement.size, dtype=torch.float64, device=device)
-    unit = layout.scaled([1.0] * len(layout.segments))
-    uses = fold(generate(ones, unit), unit)  # sign · sign = 1 for each use
-    return torch.where(uses > 0, fold(generate(ones, layout), layout) / uses.clamp(min=1), 1.0)
+    uses = squared_scales(layout.scaled([1.0] * len(layout.segments)), device)
+    return torch.where(uses > 0, squared_scales(layout, device) / uses.clamp(min=1), 1.0)
