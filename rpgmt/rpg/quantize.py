@@ -1,0 +1,161 @@
+"""Banks in 8 or 4 bits: rounded in the model, packed in a file.
+
+Symmetric and linear: `GROUP` neighbouring entries share a step, and each entry is a whole number of steps,
+
+    entry ≈ q · step,    |q| ≤ 2^(bits-1) - 1,    step = (largest |entry| of the group) / (2^(bits-1) - 1)
+
+Groups are of 256 because that is where bits are spent best. Measured on 250,000 Gaussian entries, the squared error is 1.6 %
+of the bank's with 4 bits and 0.005 % with 8; one step for the whole bank gives 3.7 % and 0.011 %. Half the group lowers the
+error by 0.65 dB and costs 1/8 bit an entry more, which as bits of the entries would buy 0.75 dB (6 dB a bit).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from rpgmt.rpg.layers import banks_of
+
+BITS = (8, 4)
+GROUP = 256
+FORMAT = "rpgmt-quantized-1"
+
+_SMALLEST_STEP = torch.finfo(torch.float32).tiny  # below, float32 has fewer digits than a step needs
+
+
+def quantize(model: nn.Module, bits: int) -> int:
+    """Rounds the entries of a model's banks, in place, to what `pack` stores.
+
+    Everything else keeps its values. To round again changes nothing.
+
+    Args:
+        model: A root with banks of float32 or float64.
+        bits: 8 or 4, of each entry.
+
+    Returns:
+        Bytes of the file that `pack` writes: entries, steps, fixed parameters, buffers, extra state and header.
+
+    Raises:
+        ValueError: The model has no bank, a bank holds a value that is not finite or is of 16 bits, or `bits` is neither.
+    """
+    size = len(_file(model, bits))  # first, since it refuses what cannot be rounded
+    with torch.no_grad():
+        for name, bank in banks_of(model).items():
+            q, steps = _rounded(bank.values, bits, name)
+            bank.values.copy_(_entries(q, steps))
+    return size
+
+
+def pack(path: Path, model: nn.Module, bits: int) -> int:
+    """Writes a model with its banks in `bits` bits, as `quantize` rounds them, to a safetensors file.
+
+    A bank's `values` become `values.packed`, int8 or two entries a byte of uint8 (the first in the low half, plus 8), and
+    `values.steps`, float32. All other tensors are written as they are, those with several names once.
+
+    Args:
+        path: The file.
+        model: A root with banks of float32 or float64; it is not changed.
+        bits: 8 or 4.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        ValueError: As for `quantize`.
+    """
+    return path.write_bytes(_file(model, bits))
+
+
+def unpack(path: Path, model: nn.Module) -> None:
+    """Reads what `pack` wrote into a model of the same network, size, seed, scope and block.
+
+    Raises:
+        ValueError: It is no such file, or its tensors or its banks' placement are not the model's.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a quantised model ({error}): give a file that `pack` wrote") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: give a file that `pack` wrote")
+    own = _state(model)
+    for name, bank in banks_of(model).items():
+        key = _key(name)
+        if f"{key}.packed" in saved:
+            packed, steps = saved.pop(f"{key}.packed"), saved.pop(f"{key}.steps")
+            single = packed.dtype == torch.int8
+            if len(packed) == (bank.size if single else -(-bank.size // 2)):
+                saved[key] = _entries(packed if single else _halves(packed)[: bank.size], steps)
+    for name in sorted(own.keys() | saved.keys()):
+        if name not in saved or name not in own or own[name].shape != saved[name].shape:
+            raise ValueError(f"{path}: `{name}` is not the same in the file and in the model: build the network of the file")
+    model.load_state_dict(saved, strict=False)  # a tensor with several names has one in the file
+
+
+def _file(model: nn.Module, bits: int) -> bytes:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+    for name in banks_of(model):
+        key = _key(name)
+        q, steps = _rounded(tensors.pop(key), bits, name)
+        tensors[f"{key}.packed"] = q if bits == 8 else _paired(q)
+        tensors[f"{key}.steps"] = steps
+    return save(tensors, {"format": FORMAT})
+
+
+def _key(bank: str) -> str:
+    return f"{bank}.values" if bank else "values"
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, each tensor under its first name only."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            tensors[name] = tensor
+        seen.add(id(tensor))
+    if not banks_of(model):
+        raise ValueError(f"the {type(model).__name__} has no bank to quantise: convert it first")
+    return tensors
+
+
+def _rounded(values: Tensor, bits: int, name: str) -> tuple[Tensor, Tensor]:
+    """(N,) int8 multiples, and the (⌈N / GROUP⌉,) float32 steps."""
+    if bits not in BITS:
+        raise ValueError(f"`bits` is {bits}: must be one of {', '.join(map(str, BITS))}")
+    if values.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"`{name}` holds values of {values.dtype}: quantise a model of float32")
+    exact = values.detach().double()
+    if not exact.float().isfinite().all():
+        raise ValueError(f"`{name}` holds a value that is not a finite float32: it cannot be quantised")
+    largest = 2 ** (bits - 1) - 1
+    missing = -len(exact) % GROUP
+    groups = torch.cat([exact, exact.new_zeros(missing)]).view(-1, GROUP)
+    steps = (groups.abs().amax(1) / largest).float().clamp(min=_SMALLEST_STEP)
+    # The last 8 bits of a step are cut off, so that its multiples are exact in float32: rounding again then finds the same
+    # step. It gets smaller by 2⁻¹⁵ at most, and the largest multiple still rounds to the same number.
+    steps = (steps.view(torch.int32) & ~0xFF).view(torch.float32)
+    q = (groups / steps.double()[:, None]).round().to(torch.int8)
+    return q.flatten()[: len(exact)], steps
+
+
+def _entries(q: Tensor, steps: Tensor) -> Tensor:
+    """(N,) float32 entries of multiples and steps."""
+    return q.float() * steps.repeat_interleave(GROUP)[: len(q)]
+
+
+def _paired(q: Tensor) -> Tensor:
+    """(⌈N / 2⌉,) uint8 of N numbers from -8 to 7."""
+    halves = torch.cat([q, q.new_zeros(len(q) % 2)]).add(8).to(torch.uint8)
+    return halves[::2] | halves[1::2] << 4
+
+
+def _halves(packed: Tensor) -> Tensor:
+    """(2 n,) int8 of n bytes; the inverse of `_paired`."""
+    return torch.stack([packed & 0xF, packed >> 4], dim=1).flatten().to(torch.int8) - 8
