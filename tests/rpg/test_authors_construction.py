@@ -13,6 +13,7 @@ residual blocks and the 1×1 convolutions of the short cuts are generated; the s
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ class Net(nn.Module):
         self.bank = Bank(size, std=STD)
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(WIDTHS[0])
-        self.blocks = nn.Sequential(*(Block(a, b, self.bank) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False)))
+        self.blocks = nn.Sequential(*(Block(a, b, self.bank) for a, b in pairwise(WIDTHS)))
         self.fc = nn.Linear(WIDTHS[-1], 5)
 
     def forward(self, x: Tensor) -> Tensor:
