@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rpgmt.errors import UserError
+from rpgmt.models.counting import count, count_macs
 from rpgmt.models.equilibrium import MultiscaleEquilibrium, matching_equilibrium
 
 pytest.importorskip("torchdeq")
@@ -178,6 +179,20 @@ def test_function_evaluations_are_counted() -> None:
     model.tolerance = 0.5
     model(images())
     assert model.function_evaluations < 1 + 7
+
+
+def test_multiply_accumulates_are_those_of_all_evaluations() -> None:
+    def macs(**settings: int) -> int:
+        return count_macs(network(**settings), (32, 32))
+
+    # Two 3×3 convolutions 8 ↔ 40 and the 1×1 mixing at 32² and 16², one 3×3 down to 16², one 1×1 up from 16².
+    once = (2 * 9 * 8 * 40 + 64) * (32**2 + 16**2) + (9 + 1) * 64 * 16**2
+    assert count(network(), (32, 32))["parameters"]["trainable"] == size(network())
+    assert macs(iterations=9) - macs(iterations=4) == 5 * once
+    model = network(tolerance=0.0).eval()
+    with torch.no_grad():
+        model(images(1))
+    assert model.function_evaluations == 1 + model.iterations
 
 
 def test_a_seed_decides_everything() -> None:
