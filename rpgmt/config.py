@@ -29,13 +29,16 @@ if TYPE_CHECKING:
 __all__ = [
     "AugmentationConfig",
     "BalanceConfig",
+    "ClassifierConfig",
     "ConfigError",
     "Flag",
     "ModelConfig",
+    "RPGConfig",
     "TrainConfig",
     "UserError",
     "from_dict",
     "load_yaml",
+    "model_config",
     "to_dict",
     "to_yaml",
 ]
@@ -64,7 +67,25 @@ Precision = Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambd
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class RPGConfig:
+    """How weights are generated (`rpgmt.convert`): what the configs of all networks have in common."""
+
+    rpg_size: Annotated[
+        Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights")
+    ] = "1M"
+    rpg_block: Annotated[int, Field(ge=1, description="neighbouring bank entries that are placed together")] = 1
+    rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
+    rpg_gradient: Annotated[
+        Literal["exact", "balanced"],
+        Field(description="the bank's gradient: the loss's, or divided by the mean of scale² over an entry's uses"),
+    ] = "exact"
+    rpg_regenerate: Annotated[
+        bool, Field(description="keep no generated weight for the backward pass: less memory, weights are made twice")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(RPGConfig):
     """A refinement network: all that is needed to build it again."""
 
     stages: Annotated[int, Field(ge=1, description="stages of refinement")] = 4
@@ -78,22 +99,10 @@ class ModelConfig:
         Literal["rpg", "tied", "none"],
         Field(description="stages' weights: generated from a bank, one copy for all stages, or independent"),
     ] = "rpg"
-    rpg_size: Annotated[
-        Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights")
-    ] = "1M"
     rpg_scope: Annotated[
         Literal["stage", "global", "block"],
         Field(description="which layers draw on one bank: those of a stage, all, or the same block of every stage"),
     ] = "stage"
-    rpg_block: Annotated[int, Field(ge=1, description="neighbouring bank entries that are placed together")] = 1
-    rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
-    rpg_gradient: Annotated[
-        Literal["exact", "balanced"],
-        Field(description="the bank's gradient: the loss's, or divided by the mean of scale² over an entry's uses"),
-    ] = "exact"
-    rpg_regenerate: Annotated[
-        bool, Field(description="keep no generated weight for the backward pass: less memory, weights are made twice")
-    ] = False
     heads: Annotated[Heads, Field(description="name and channels of each prediction")] = field(
         default_factory=lambda: {"keypoints": 17}
     )
@@ -101,6 +110,56 @@ class ModelConfig:
         tuple[Annotated[int, Field(ge=12, multiple_of=4)], Annotated[int, Field(ge=12, multiple_of=4)]],
         Field(description="width, height of the input in pixels"),
     ] = (96, 96)
+
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return f"{self.stages} stages, sharing {self.sharing}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(RPGConfig):
+    """A ResNet for classes of whole images: all that is needed to build it again."""
+
+    network: Annotated[
+        Literal["resnet18", "resnet34", "resnet50"], Field(description="the ResNet, made of torchvision's blocks")
+    ] = "resnet18"
+    stem: Annotated[
+        Literal["3x3", "7x7"],
+        Field(description="first layers: a 3×3 convolution, for images of some 32 pixels, or 7×7 and pooling to a quarter"),
+    ] = "3x3"
+    width: Annotated[float, Field(gt=0, le=16, description="factor on the channels of all layers")] = 1.0
+    classes: Annotated[int, Field(ge=2, description="classes")] = 10
+    sharing: Annotated[
+        Literal["rpg", "tied", "none", "narrow"],
+        Field(
+            description="weights: generated from a bank; one copy for the blocks of a layer; independent; or independent in a"
+            " network so narrow that it has as many parameters as with rpg"
+        ),
+    ] = "rpg"
+    rpg_scope: Annotated[
+        Literal["global", "block"], Field(description="which layers draw on one bank: all, or those of one of layer1 … layer4")
+    ] = "global"
+    input_size: Annotated[
+        tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
+        Field(description="width, height of the input in pixels"),
+    ] = (32, 32)
+
+    @property
+    def title(self) -> str:
+        """What tables call the network."""
+        return f"{self.network}, sharing {self.sharing}"
+
+
+def model_config(section: Mapping[str, Any]) -> ModelConfig | ClassifierConfig:
+    """Return the checked config of a network from the section `model` of a saved config.
+
+    The section tells which kind it is of: a classifier's names its `network`, which a refinement network's has not.
+
+    Raises:
+        ConfigError: as `from_dict`.
+    """
+    return from_dict(ClassifierConfig, section) if "network" in section else from_dict(ModelConfig, section)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,8 @@ def test_help(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for piece in (
         "Top-down pose.",
         "preset (bad, coco, synthetic) or YAML file (default: synthetic)",
-        "model: --stages N stages of refinement; a whole number, at least 1 (default: 2)",
+        "model: --rpg-size",
+        "--stages N stages of refinement; a whole number, at least 1 (default: 2)",
         "--sharing rpg|tied|none",
         "data: --data synthetic|coco data set, 100% of it (default: synthetic) --data-root PATH",
         "pose: --loss cross_entropy|mse the loss (default: mse)",

@@ -122,9 +122,9 @@ def test_keys_that_are_not_given_come_from_the_base() -> None:
         ({"data": {"classes": [1]}}, "`classes` is [1]: must be a list of texts"),
         (
             {"model": {"stagez": 3}},
-            "`stagez` is not a key of model: did you mean `stages`? legal: stages, channels, de",
+            "`stagez` is not a key of model: did you mean `stages`? legal: rpg_size, rpg_block",
         ),
-        ({"model": {"zzzzzz": 3}}, "`zzzzzz` is not a key of model: legal: stages, channels, depth"),
+        ({"model": {"zzzzzz": 3}}, "`zzzzzz` is not a key of model: legal: rpg_size, rpg_block, rpg_seed"),
         ({"modle": {}}, "`modle` is not a key of the config: did you mean `model`? legal: model, data, loss, train"),
         ({1: {}}, "`1` is not a key of the config: legal: model, data, loss, train"),
         ({"stages": 3}, "`stages` is not a key of the config: it belongs under `model`"),

@@ -17,16 +17,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rpgmt.config import ModelConfig, from_dict
+from rpgmt.config import model_config
 from rpgmt.errors import UserError
 from rpgmt.models import build
+from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
 from rpgmt.rpg.bank import Bank
 
 FORMAT = "rpgmt-1"
 NAME = "model.safetensors"
 
-_OF_HEADS = re.compile(r"heads\.|feedback\.\d+\.predictions\.")
+_OF_HEADS = re.compile(r"heads\.|feedback\.\d+\.predictions\.|fc\.")
 
 
 def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
@@ -52,14 +53,14 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     part.replace(path)
 
 
-def load_model(path: Path | str) -> Refinement:
+def load_model(path: Path | str) -> Refinement | Classifier:
     """The network of a run folder or model file, with its weights, in evaluation mode on the CPU.
 
     Raises:
         UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
     """
     config = read_config(path)
-    model = build(from_dict(ModelConfig, config["model"]))
+    model = build(model_config(config["model"]))
     load_weights(model, path)
     return model.eval()
 

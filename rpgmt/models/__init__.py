@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import overload
+
 from torch import nn
 
-from rpgmt.config import ModelConfig
+from rpgmt.config import ClassifierConfig, ModelConfig
 from rpgmt.errors import UserError
+from rpgmt.models.classifier import GENERATED, Classifier, build_classifier
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
 from rpgmt.models.refinement import Refinement, tie_stages
 from rpgmt.models.resnet_trunk import ResNetTrunk
@@ -25,12 +29,24 @@ def check_batch_size(config: ModelConfig, batch_size: int) -> None:
         )
 
 
-def build(config: ModelConfig) -> Refinement:
-    """A stacked hourglass with the trunk and sharing that the config asks for, weights fresh from torch's global generator.
+@overload
+def build(config: ModelConfig) -> Refinement: ...
+@overload
+def build(config: ClassifierConfig) -> Classifier: ...
+def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
+    """The network of a config with the sharing that it asks for, weights fresh from torch's global generator.
+
+    A `ModelConfig` is a stacked hourglass, of which the stages' convolutions are generated; a `ClassifierConfig` a ResNet, of
+    which all convolutions but the first are.
 
     Raises:
         UserError: `rpg_size` is smaller than the number of banks, or a head's name cannot be one.
     """
+    if isinstance(config, ClassifierConfig):
+        classifier = build_classifier(config)
+        if config.sharing == "rpg":
+            _generate(classifier, config, [GENERATED])
+        return classifier
     for name in config.heads:
         if hasattr(nn.ModuleDict, name):
             raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")
@@ -44,17 +60,21 @@ def build(config: ModelConfig) -> Refinement:
     if config.sharing == "tied":
         tie_stages(model)
     elif config.sharing == "rpg":
-        try:
-            convert(
-                model,
-                config.rpg_size,
-                scope=config.rpg_scope,
-                include=["stages.*"],
-                seed=config.rpg_seed,
-                block=config.rpg_block,
-                gradient=config.rpg_gradient,
-                regenerate=config.rpg_regenerate,
-            )
-        except ValueError as error:
-            raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error
+        _generate(model, config, ["stages.*"])
     return model
+
+
+def _generate(model: nn.Module, config: ModelConfig | ClassifierConfig, include: Sequence[str]) -> None:
+    try:
+        convert(
+            model,
+            config.rpg_size,
+            scope=config.rpg_scope,
+            include=include,
+            seed=config.rpg_seed,
+            block=config.rpg_block,
+            gradient=config.rpg_gradient,
+            regenerate=config.rpg_regenerate,
+        )
+    except ValueError as error:
+        raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error

@@ -56,7 +56,7 @@ def load_trunk_weights(model: nn.Module, source: str) -> str | None:
     """Gives a model's ResNet trunk weights that were trained before; its 1×1 convolutions keep their own.
 
     Args:
-        model: A network with a `trunk`. One that is no ResNet is left as it is.
+        model: A network. Where it has no trunk that is a ResNet, it is left as it is.
         source: "imagenet": torchvision's first weights for ImageNet, those of the field's published baselines, downloaded
             unless torch.hub's cache has them. "none": the trunk stays as it is. Otherwise a file with the state dict of the
             same ResNet (or with it under `state_dict`), .safetensors or torch.save's; `layer3`, `layer4` and `fc` are ignored.
@@ -67,10 +67,11 @@ def load_trunk_weights(model: nn.Module, source: str) -> str | None:
     Raises:
         UserError: No file or download, a file that holds no state dict or another network's, or a file for another trunk.
     """
-    trunk = model.trunk
+    trunk = getattr(model, "trunk", None)
     if not isinstance(trunk, ResNetTrunk):
         if source not in ("imagenet", "none"):
-            raise UserError(f"`trunk_weights` is {source!r}: the residual trunk has none to load, give --trunk resnet50")
+            what = "the network has no trunk" if trunk is None else "the residual trunk has none to load, give --trunk resnet50"
+            raise UserError(f"`trunk_weights` is {source!r}: {what}")
         return None
     if source == "none":
         return None
