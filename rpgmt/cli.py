@@ -26,6 +26,7 @@ C = TypeVar("C", bound="DataclassInstance")
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # presets belong to a checkout, not to the wheel
 DEFAULT_PRESET = "synthetic"
+"""What a task's `Config` starts from, unless it names another `default_preset`."""
 
 
 class TaskModule(Protocol):
@@ -179,12 +180,13 @@ def parse_config(
     first.add_argument("--config")
     first.add_argument("--out", type=Path)
     early = first.parse_known_args(argv)[0]
-    preset = early.config or DEFAULT_PRESET
+    default = getattr(cls, "default_preset", DEFAULT_PRESET)
+    preset = early.config or default
     if "--resume" in argv and early.config is None and early.out is not None and (early.out / "config.yaml").is_file():
         preset = str(early.out / "config.yaml")  # a resumed run goes on as it was started
     base = load_preset(preset, task, cls, configs)
 
-    help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {DEFAULT_PRESET})"
+    help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {default})"
     parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
     return _parse_leaves(parser, argv, cls, base, leaves(cls), task)
 

@@ -30,7 +30,7 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
-    """One row a metric, one column a stage; "n/a" where there are no samples.
+    """One row a metric, one column a stage, or one for a network without stages; "n/a" where there are no samples.
 
     Args:
         metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage. Figures of single key points or classes,
@@ -56,12 +56,12 @@ def details_table(metrics: Mapping[str, float | None], metric: str, label: str) 
 def _by_stage(metrics: Mapping[str, float | None], rows: Mapping[str, str], title: str) -> Table:
     """Rows of metrics, named as `rows` says: they are many, and stages few enough for a narrow terminal."""
     stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", min_width=None if stages else min(100, len(title)))  # titles would wrap
     table.add_column("", no_wrap=True)
-    for stage in stages:
-        table.add_column(f"stage {stage.removeprefix('stage_')}", justify="right", no_wrap=True)
+    for stage in stages or [""]:
+        table.add_column(f"stage {stage.removeprefix('stage_')}" if stage else "", justify="right", no_wrap=True)
     for name, shown in rows.items():
-        values = [metrics[f"{stage}/{name}"] for stage in stages]
+        values = [metrics[f"{stage}/{name}"] for stage in stages] if stages else [metrics[name]]
         table.add_row(shown, *("n/a" if value is None else f"{value:.3f}" for value in values))
     return table
 
@@ -100,7 +100,8 @@ def counts_table(counts: Mapping[str, Any], name: str, bytes_on_disk: int | None
     table.add_row("bank N", f"{parameters['bank']:,}", "trained, in all banks together")
     uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
     table.add_row("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}")
-    table.add_row("fixed", f"{parameters['fixed']:,}", "trained, not in a bank")
+    remains = ", which remains however small N is" if parameters["bank"] else ""
+    table.add_row("fixed", f"{parameters['fixed']:,}", f"trained, not in a bank{remains}")
     part = f"{parameters['trainable'] / plain:.1%} of the {plain:,} without sharing" if parameters["bank"] else ""
     table.add_row("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}")
     table.add_row("buffers", f"{counts['buffers']:,}", "statistics of the norms")

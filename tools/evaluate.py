@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):  # the flags' defaults are the model's: it comes first
         if not {"-h", "--help"} & set(argv):
             raise UserError("`MODEL` is missing: give a run folder or model file first, e.g. evaluate.py runs/pose-1")
-        module = next(iter(tasks.values()))
+        module = tasks["pose"]  # has more of these flags than any other
         cli.parse_overrides(_parser(), argv, module.Config, module.Config(), SECTIONS)
 
     from rpgmt.engine.model_file import load_model, read_config
@@ -44,10 +44,13 @@ def main(argv: list[str]) -> int:
     from rpgmt import bake
     from rpgmt.engine.anytime import stage_costs
     from rpgmt.engine.evaluate import evaluate, pick_device
+    from rpgmt.models.refinement import Refinement
     from rpgmt.tables import anytime_table, details_table, metrics_table, print_table, write_json
 
     device = pick_device(arguments.device)
     task, model = module.build(config), bake(load_model(arguments.model))
+    if arguments.costs and not isinstance(model, Refinement):
+        raise UserError(f"`--costs` is for networks that may stop after a stage: {arguments.model} has no stages")
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
     label = f"{arguments.model} on {task.metric_label}"
     print_table(metrics_table(found.metrics, label))
@@ -55,6 +58,7 @@ def main(argv: list[str]) -> int:
         print_table(details_table(found.metrics, metric, label))
     record: dict[str, Any] = {"model": arguments.model, "data": task.metric_label, "val": found.metrics}
     if arguments.costs:
+        assert isinstance(model, Refinement)
         record["costs"] = stage_costs(model, config.model.input_size, device)
         print_table(anytime_table(found.metrics, record["costs"], [task.monitor], f"{label}, one image, {device}"))
     if arguments.json:
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> cli.Parser:
     parser = cli.Parser(prog="evaluate.py", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="run folder or model file")
-    parser.add_argument("--batch-size", type=int, default=64, help="people at a time (default: 64)")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples at a time (default: 64)")
     parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
     parser.add_argument("--costs", action="store_true", help="also print accuracy, multiply-accumulates and time by stage")

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
         model: nn.Module = build(config.model)
         input_size, file = config.model.input_size, None
-        title = f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"
+        title = f"{name}, {config.model.title}"
     else:
         parser = cli.Parser(prog="summary.py", description=__doc__)
         parser.add_argument("model", metavar="MODEL", help=f"run folder or model file; or a task: {', '.join(tasks)}")
@@ -64,11 +64,12 @@ def _add_outputs(parser: cli.Parser) -> None:
 
 
 def _task_of(argv: list[str], tasks: list[str]) -> str:
-    """The task of a config that is named without one: what its file says, else the first."""
+    """The task of a config that is named without one: what its file says, else the first that has such a preset."""
     from rpgmt.config import load_yaml
 
     value = argv[0].partition("=")[2] or (argv[1] if len(argv) > 1 else "")
-    return str(load_yaml(value).get("task", tasks[0])) if Path(value).is_file() else tasks[0]
+    first = next((task for task in tasks if (cli.CONFIGS / task / f"{value}.yaml").is_file()), tasks[0])
+    return str(load_yaml(value).get("task", first)) if Path(value).is_file() else first
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
             print(f"trunk: weights from {source}")
     counts = count(task.model, config.model.input_size)
     if first:
-        print_table(counts_table(counts, f"{name}, {config.model.stages} stages, sharing {config.model.sharing}"))
+        print_table(counts_table(counts, f"{name}, {config.model.title}"))
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary}
     out = fit(task, task.resolved(), summary=summary)
     if not first:

@@ -39,7 +39,7 @@ MAY_CHANGE = {
     *("epochs", "max_steps", "val_every"),
     *("out", "resume", "init_from", "trunk_weights", "workers", "device", "compile", "channels_last"),
     "rpg_regenerate",
-    *("root", "skeleton", "keypoints"),
+    *("root", "skeleton", "keypoints", "class_names"),
 }
 """Fields of a config that a resumed run may give another value than the run had; the rest makes the run what it is."""
 

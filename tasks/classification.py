@@ -1,0 +1,212 @@
+"""Image classification: a class for each image, by a ResNet whose convolutions are generated from a bank.
+
+Small images, CIFAR's, lie on the training device as one array and are changed there in batches; larger ones are decoded from
+files by the loader's workers. Accuracy is top-1 and top-5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rpgmt.config import ClassifierConfig, Flag, TrainConfig
+from rpgmt.engine.task import Batch, Outputs, Task
+from rpgmt.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rpgmt.data.classified import ClassifiedImages, Crops
+    from rpgmt.data.image_sets import Source
+
+SHOWN = 16
+"""Images in `predictions.png`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Images with a class each."""
+
+    name: Annotated[
+        Literal["cifar10", "cifar100", "cifar10_jpeg", "imagenet", "folder"],
+        Field(description="CIFAR (downloaded once), copies of it as JPEG files, ImageNet, or folders of your own, one a class"),
+        Flag("--data"),
+    ] = "cifar10"
+    root: Annotated[Path, Field(description="folder of the files"), Flag("--data-root")] = Path(".data")
+    train_split: Annotated[str, Field(description="part of the files to train on")] = "train"
+    val_split: Annotated[str | None, Field(description="part of the files to validate on; null: the set's usual one")] = None
+    class_names: Annotated[
+        tuple[str, ...] | None,
+        Field(description="names of the classes, which validation checks; null: the training data's, noted in the run"),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Random changes of the images that are trained on (`rpgmt.data.classified.Crops`)."""
+
+    flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
+    crop_padding: Annotated[
+        int, Field(ge=0, le=64, description="small images: black pixels round an image, out of which one of its size is cut")
+    ] = 4
+    smallest_crop: Annotated[
+        float, Field(gt=0, le=1, description="files: least part of an image's area that is cut out and scaled to the input")
+    ] = 0.08
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The classification task."""
+
+    default_preset: ClassVar[str] = "cifar10"
+
+    model: ClassifierConfig = field(default_factory=ClassifierConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    label_smoothing: Annotated[
+        float, Field(ge=0, lt=1, description="part of the target that is spread evenly over all classes")
+    ] = 0.0
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def for_another_set(self) -> Config:
+        """The config without the files of its own data set; the classes stay the model's."""
+        return dataclasses.replace(self, data=DataConfig(class_names=self.data.class_names))
+
+
+def build(config: Config) -> ClassificationTask:
+    """The task that a config describes."""
+    import torch
+
+    torch.manual_seed(config.train.seed)
+    return ClassificationTask(config)
+
+
+class ClassificationTask(Task):
+    """Images, a logit for each class, the accuracy."""
+
+    name = "classification"
+    monitor = "top1"
+
+    def __init__(self, config: Config) -> None:
+        from rpgmt import models
+        from rpgmt.models.classifier import check_batch_size
+
+        self.config = config
+        check_batch_size(config.model, config.train.batch_size)
+        self.model = models.build(config.model)
+
+    @cached_property
+    def train_data(self) -> ClassifiedImages:  # type: ignore[override]
+        from rpgmt.data.classified import Crops
+
+        own = self.config.augmentation
+        crops = Crops(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
+        return self._images(self.config.data.train_split, crops)
+
+    @cached_property
+    def val_data(self) -> ClassifiedImages:  # type: ignore[override]
+        return self._images(self._val_split, None)
+
+    def resolved(self) -> Config:
+        """The config with the names of the classes: what the model can be measured on later."""
+        data = dataclasses.replace(self.config.data, class_names=self.train_data.classes)
+        return dataclasses.replace(self.config, data=data)
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What the run is trained and validated on, for `metrics.json`."""
+        classes = self.train_data.classes
+        if classes != self.val_data.classes:
+            odd = sorted(set(classes) ^ set(self.val_data.classes))
+            raise UserError(f"{self.config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
+        sizes = {"train_images": len(self.train_data), "val_images": len(self.val_data)}
+        return {"name": self._source.title, "root": str(self.config.data.root), **sizes}
+
+    @property
+    def metric_label(self) -> str:
+        """What the accuracy is over, for tables."""
+        return f"{self._source.title} {self._val_split}"
+
+    def images(self, batch: Batch) -> Tensor:
+        data = self.train_data if "epoch" in batch else self.val_data  # only training's samples depend on the epoch
+        return data.images(batch)
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        import torch
+        from torch.nn.functional import cross_entropy
+
+        logits, labels = _logits(outputs), batch["label"]
+        total = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing, reduction="sum")
+        return {"class": (total, torch.tensor(len(labels)))}
+
+    def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, int]]:
+        """For each image its `index`, its `found` class, and the `rank` of its true one, from 0."""
+        from rpgmt.metrics.ranks import ranks
+
+        logits = _logits(outputs)
+        columns = (batch["index"], logits.argmax(1), ranks(logits, batch["label"]))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [{"index": index, "found": found, "rank": rank} for index, found, rank in rows]
+
+    def metrics(self, predictions: Sequence[dict[str, int]]) -> dict[str, float | None]:
+        """`top1` and `top5`: how many of the images have their class among the first and first five. Of 5 classes all have."""
+        from rpgmt.metrics.ranks import top_k
+
+        found = [record["rank"] for record in predictions]
+        return {"top1": top_k(found, 1), "top5": top_k(found, 5) if self.config.model.classes > 5 else None}
+
+    def draw(self, predictions: Sequence[dict[str, int]], folder: Path) -> None:
+        """Writes `predictions.png`: images of the validation set with what they were taken for."""
+        from rpgmt.visualize import contact_sheet, save_png, write_caption
+
+        data = self.val_data
+        records = sorted(predictions, key=lambda record: record["index"])
+        cells = []
+        for record in records[:: max(1, len(records) // SHOWN)][:SHOWN]:
+            found, true = (data.classes[number] for number in (record["found"], int(data.labels[record["index"]])))
+            text = found if found == true else f"{found}, is {true}"
+            cells.append(write_caption(data.picture(record["index"]), text))
+        save_png(folder / "predictions.png", contact_sheet([cells[i : i + 4] for i in range(0, len(cells), 4)]))
+
+    @property
+    def _source(self) -> Source:
+        from rpgmt.data.image_sets import IMAGE_SETS
+
+        return IMAGE_SETS[self.config.data.name]
+
+    @property
+    def _val_split(self) -> str:
+        return self.config.data.val_split or self._source.val_split
+
+    def _images(self, split: str, crops: Crops | None) -> ClassifiedImages:
+        from rpgmt.data.classified import ImageFiles, SmallImages
+
+        data, model = self.config.data, self.config.model
+        source = self._source.read(data.root, split)
+        if len(source.classes) != model.classes:
+            count = len(source.classes)
+            raise UserError(f"`classes` is {model.classes}: {data.root} has {count} in {split}, train with --classes {count}")
+        if data.class_names is not None and source.classes != data.class_names:
+            odd = next(pair for pair in zip(data.class_names, source.classes, strict=True) if pair[0] != pair[1])
+            raise UserError(f"{data.root}: class {odd[1]!r} in {split} stands where the model has {odd[0]!r}")
+        seed = self.config.train.seed
+        if isinstance(source.images, list):
+            return ImageFiles(source, model.input_size, augment=crops, seed=seed)
+        small = SmallImages(source, augment=crops, seed=seed)
+        if small.size != model.input_size:
+            given, right = (",".join(map(str, size)) for size in (model.input_size, small.size))
+            raise UserError(f"`input_size` is {given}: {self._source.title} is not scaled, give --input-size {right}")
+        return small
+
+
+def _logits(outputs: Outputs) -> Tensor:
+    """(B, C) in float32."""
+    from rpgmt.models.classifier import HEAD
+
+    return outputs[-1][HEAD].float()
