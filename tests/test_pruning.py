@@ -13,6 +13,8 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 from rpgmt import bake, convert, parameter_groups, report
+from rpgmt.config import ModelConfig
+from rpgmt.models import build
 from rpgmt.pruning import Pruning, prune_banks, prune_channels, prune_weights, unmask
 from rpgmt.rpg.bank import Bank
 
@@ -334,6 +336,35 @@ def test_l1_takes_small_channels_and_fpgm_those_near_the_others() -> None:
         prune_channels(other, report(model).trainable - 1, X[:1], method=method, keep=("1",))
         left = [row for i, row in enumerate(model[0].weight) if i != gone]
         assert torch.equal(other[0].weight, torch.stack(left))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fpgm_by_its_definition(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.Conv2d(5, 6, 2, bias=False), nn.Conv2d(6, 2, 1))
+    filters = list(model[1].weight.detach())
+    sums = [sum(float((a - b).square().sum().sqrt()) for b in filters) for a in filters]
+    own = [model[0].weight.detach()[:, i] for i in range(5)]
+    others = [sum(float((a - b).square().sum().sqrt()) for b in own) for a in own]
+    # Both layers' sums over their mean, in one order; the least goes.
+    ranks = [(s * 6 / sum(sums), 1, i) for i, s in enumerate(sums)]
+    ranks += [(s * 5 / sum(others), 0, i) for i, s in enumerate(others)]
+    _, layer, gone = min(ranks)
+    expected = [row for i, row in enumerate(filters if layer else own) if i != gone]
+    prune_channels(model, report(model).trainable - 1, X[:1], method="fpgm", keep=("2",))
+    assert torch.equal(model[layer].weight.detach(), torch.stack(expected, dim=1 - layer))
+
+
+def test_a_stacked_hourglass_keeps_its_predictions() -> None:
+    torch.manual_seed(0)
+    model = build(ModelConfig(stages=2, channels=16, depth=2, sharing="none", heads={"keypoints": 5, "depth": 1}))
+    total, x = report(model).trainable, torch.zeros(1, 3, 64, 64)
+    shapes = [{name: y.shape for name, y in stage.items()} for stage in model.eval()(x)]
+    heads = [name for name, _ in model.named_modules() if ".heads." in f".{name}"]
+    result = prune_channels(model, total // 2, x, keep=heads)
+    assert total / 2 * 0.95 < result.after <= total / 2
+    assert [{name: y.shape for name, y in stage.items()} for stage in model(x)] == shapes
+    assert not model.training
 
 
 @pytest.mark.parametrize("method", ["l1", "fpgm"])
