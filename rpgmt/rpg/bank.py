@@ -141,7 +141,8 @@ class Bank(nn.Module):
         (Σ scale · sign · weight) / (Σ scale²), both sums over its uses. An entry without uses becomes 0, as in `add_exactly`:
         it makes nothing and gets no gradient. `std` becomes the fit's root mean square. For uncorrelated weights that is about
         √k times less than before, k = M/N, and so is each generated weight: the fit keeps 1/k of their energy. Layers' scales
-        stay, so that an entry still has the size of the weights that it makes, as the optimizer wants it.
+        stay, so that an entry still has the size of the weights that it makes, as the optimizer wants it. Layers of unequal
+        scales lose less altogether, but unequally: an entry follows those of its uses that have large weights.
 
         Args:
             weights: One for each segment, in their order.

@@ -132,6 +132,20 @@ def test_the_error_is_that_of_theory_for_uncorrelated_weights(uses: float) -> No
     assert model.bank.std == pytest.approx(0.05 * math.sqrt(inverse), rel=0.03)
 
 
+def test_the_error_is_that_of_theory_for_layers_of_unequal_scales() -> None:
+    model, twin = plain(width=16), plain(width=16)
+    for network in (model, twin):
+        for name, std in zip(NAMES, (0.03, 0.02, 0.2, 0.1), strict=True):
+            nn.init.normal_(getattr(network, name).weight, std=std, generator=torch.Generator().manual_seed(ord(name)))
+    convert(model, 700, init="project")
+    weights, squares = weights_of(twin), matrix_of(model.bank) ** 2
+    error = np.sum((weights_of(model) - weights) ** 2) / np.sum(weights**2)
+    # A fitted entry has variance std² · Σ scale⁴ / (Σ scale²)², and its weights have Σ scale² times that.
+    kept = ((squares**2).sum(0) / squares.sum(0)).sum() / squares.sum()
+    assert error == pytest.approx(1 - kept, abs=0.02)
+    assert error < 1 - 1 / model.bank.uses - 0.1
+
+
 def test_a_fit_is_nearer_than_a_fresh_bank_and_than_its_neighbours() -> None:
     model, twin = projected(100), weights_of(plain())
     error = np.sum((weights_of(model) - twin) ** 2)
