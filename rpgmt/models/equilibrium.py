@@ -121,7 +121,7 @@ class ScaleHead(nn.Module):
 class MultiscaleEquilibrium(nn.Module):
     """image → injection → equilibrium of all resolutions → one classifier over them (arXiv 2006.08656, section 3).
 
-    Defaults are the authors' small network for CIFAR-10 (about 170K parameters, two resolutions), with the solver settings of
+    Defaults are the shape of the authors' small network for CIFAR-10 (159K parameters here), with the solver settings of
     their released configuration: Broyden's method, at most 18 steps forward and 20 backward, relative error. Gradients are
     those of the implicit function theorem. Their warm-up by a shallow unrolled network is left out.
 
