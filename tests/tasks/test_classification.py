@@ -166,6 +166,8 @@ def test_summary_counts_a_run_and_flags_alike(run: Path, tmp_path: Path, capsys:
     assert "resnet18, sharing rpg" in text
     assert "which remains however small N is" in text
     assert "layer2.0.downsample.0" in text
+    assert summary.main(["--config", "cifar100", *TINY[:2]]) == 0  # the preset tells the task
+    assert "classification, resnet18" in capsys.readouterr().out
     a, b = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
     assert a["parameters"] == b["parameters"] == json.loads((run / "metrics.json").read_text())["parameters"]
 
