@@ -165,6 +165,13 @@ def parse_train(
     return name, config
 
 
+def output_file(text: str) -> Path:
+    """The argument type of a file to write: refused before any work where it is a folder."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: give the name of a file in it")
+    return Path(text)
+
+
 def parse_config(
     parser: Parser, argv: Sequence[str], task: str, cls: type[C], *, configs: Path = CONFIGS
 ) -> tuple[argparse.Namespace, C]:

@@ -73,7 +73,7 @@ class RPGConfig:
     rpg_size: Annotated[
         Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights")
     ] = "1M"
-    rpg_block: Annotated[int, Field(ge=1, description="neighbouring bank entries that are placed together")] = 1
+    rpg_block: Annotated[int, Field(ge=1, lt=2**31, description="neighbouring bank entries that are placed together")] = 1
     rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
     rpg_gradient: Annotated[
         Literal["exact", "balanced"],
@@ -268,6 +268,16 @@ class AugmentationConfig:
         ),
     ] = (1.0,)
     occlusion: Annotated[float, Field(ge=0, le=1, description="probability of boxes that hide parts of the crop")] = 0.0
+
+
+def check_together(model: RPGConfig, train: TrainConfig) -> None:
+    """What a task's config checks of its network and its training together.
+
+    Raises:
+        ConfigError: they ask for what does not go together.
+    """
+    if model.rpg_regenerate and train.compile:
+        raise ConfigError("`rpg_regenerate` is true: a compiled model keeps what it wants; leave out one of the two")
 
 
 def from_dict(cls: type[C], mapping: Mapping[str, Any], base: C | None = None) -> C:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rpgmt.config import ClassifierConfig, Flag, TrainConfig
+from rpgmt.config import ClassifierConfig, Flag, TrainConfig, check_together
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -73,6 +73,9 @@ class Config:
         float, Field(ge=0, lt=1, description="part of the target that is spread evenly over all classes")
     ] = 0.0
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_together(self.model, self.train)
 
     def for_another_set(self) -> Config:
         """The config without the files of its own data set; the classes stay the model's."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig
+from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -82,6 +82,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        check_together(self.model, self.train)
         stages, stop = self.model.stages, self.evaluation.stop_after
         if stop is not None and stop > stages:
             raise ConfigError(f"`stop_after` is {stop}: the network has {stages} stages")

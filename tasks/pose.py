@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig
+from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -117,6 +117,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        check_together(self.model, self.train)
         if self.loss == "cross_entropy" and self.codec != "heatmap":
             raise ConfigError(f"`loss` is cross_entropy: codec {self.codec} decodes maps that are trained by mse or ohkm")
         stages, stop = self.model.stages, self.evaluation.stop_after

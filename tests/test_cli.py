@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from pydantic import Field
 
+import tasks
 from rpgmt.cli import Parser, TaskModule, find_tasks, parse_config, parse_overrides, parse_train, run
 from rpgmt.config import Flag, ModelConfig, TrainConfig, UserError, to_yaml
 
@@ -352,3 +353,9 @@ def test_warnings_are_notes_of_one_line() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={**os.environ, "LOCAL_RANK": "1"}
     )
     assert quiet.stderr.splitlines() == ["tool.py: RuntimeWarning: old"]
+
+
+@pytest.mark.parametrize("task", ["pose", "multitask", "classification"])
+def test_a_compiled_model_is_not_told_what_to_keep(task: str) -> None:
+    with pytest.raises(UserError, match="`rpg_regenerate` is true: a compiled model keeps what it wants"):
+        parse_train([task, "--compile", "--rpg-regenerate"], find_tasks(tasks))

@@ -22,7 +22,8 @@ def main(argv: list[str]) -> int:
         print("\n`benchmark.py BENCHMARK --help` lists the flags.")
         return 0
     if name not in BENCHMARKS:
-        raise UserError(f"`{name}` is not a benchmark: give one of {', '.join(BENCHMARKS)}")
+        wrong = f"`{name}` is not a benchmark" if name else "no benchmark is named"
+        raise UserError(f"{wrong}: give one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name].main(argv[1:])
 
 

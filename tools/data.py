@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rpgmt.cli import Parser, run
+from rpgmt.cli import Parser, output_file, run
 from rpgmt.fields import UserError
 
 
@@ -29,7 +29,7 @@ def _main(argv: list[str]) -> int:
     synthetic.add_argument("--val", type=_count, default=200, metavar="N", help="validation images (default: 200)")
     synthetic.add_argument("--size", type=int, default=96, metavar="S", help="pixels, both ways (default: 96)")
     synthetic.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes (default: 0)")
-    synthetic.add_argument("--json", type=Path, metavar="FILE", help="write the printed table as data too")
+    synthetic.add_argument("--json", type=output_file, metavar="FILE", help="write the printed table as data too")
     synthetic.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first 6 scenes too")
     return _synthetic(parser.parse_args(argv))
 

@@ -84,7 +84,7 @@ def _parser() -> cli.Parser:
         "--save-results", type=Path, metavar="FILE", help="write what the last stage finds, in COCO's result format"
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the metrics here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the metrics here, too")
     return parser
 
 

@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 def _add_outputs(parser: cli.Parser) -> None:
     parser.add_argument("--modules", action="store_true", help="also list every module with parameters")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and modules here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write counts and modules here, too")
 
 
 def _task_of(argv: list[str], tasks: list[str]) -> str:

@@ -33,7 +33,6 @@ from rpgmt.engine.evaluate import pick_device, pick_precision
 from rpgmt.engine.module import TrainingModule
 from rpgmt.engine.task import Task
 from rpgmt.errors import UserError
-from rpgmt.rpg.bank import Bank
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -139,8 +138,6 @@ def _fit(
     if train.channels_last:
         task.model.to(memory_format=torch.channels_last)
     if train.compile:
-        if any(isinstance(module, Bank) and module.regenerate for module in task.model.modules()):
-            raise UserError("`rpg_regenerate` is true: a compiled model keeps what it wants; give one of the two")
         task.model.compile()
     module = TrainingModule(task, train, loader, balancer, checkpoint and checkpoint["optimizer"])
     recorder = Recorder(train, folder, {"task": task.name, **to_dict(clean)}, summary or {}, checkpoint)

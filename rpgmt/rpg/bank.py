@@ -233,7 +233,9 @@ class Bank(nn.Module):
 
     def _is_current(self) -> bool:
         """Whether the bank would generate again what it generated last."""
-        if self._weights is None or self._source[0] is not self.values or self._mode != self._current_mode():
+        if self._weights is None or not self._source:  # while a compiler traced, no more was kept
+            return False
+        if self._source[0] is not self.values or self._mode != self._current_mode():
             return False
         # `.data` and what is built on it change values past their version counter, so the values themselves are
         # compared; not for every layer, but once a forward.
@@ -248,15 +250,17 @@ class Bank(nn.Module):
             values = _DividedGradient.apply(values, self._mean_squared_scales().to(values))
         if eager and self.regenerate:
             flat = _Promised.apply(values, layout, dtype)
-        elif eager and (self.deferring or self._deferred is not None):
-            flat = _Waiting.apply(values, self._shared(dtype), self.deferring)
+        elif eager and (self.deferring or (self._deferred is not None and not self._deferred.taken)):
+            flat = _Waiting.apply(values, self._share(dtype), self.deferring)
         else:
             flat = generate(values, layout, dtype)
         return flat, [piece.view(shape) for piece, shape in zip(layout.cut(flat), self._shapes, strict=True)]
 
-    def _shared(self, dtype: torch.dtype) -> _Deferred:
-        """The weights that the forwards of one optimizer step share; the last forward takes them away."""
+    def _share(self, dtype: torch.dtype) -> _Deferred:
+        """The weights that the forwards of one optimizer step share."""
         values, deferred = self.values.detach(), self._deferred
+        if deferred is not None:
+            deferred.drop_if_cleared()
         if deferred is not None and not torch.equal(deferred.values, values):
             self._deferred = None
             if deferred.gradient is not None:
@@ -265,11 +269,11 @@ class Bank(nn.Module):
                     "last forward and backward of a step outside of `rpgmt.defer_gradients`"
                 )
             deferred = None
-        if deferred is None:
-            deferred = _Deferred(self.layout, values.clone(), generate(values, self.layout, dtype))
+        if deferred is None or deferred.taken:
+            deferred = _Deferred(self.layout, self.values, values.clone(), generate(values, self.layout, dtype))
         elif deferred.flat.dtype != dtype:
             deferred.flat = generate(values, self.layout, dtype)
-        self._deferred = deferred if self.deferring else None
+        self._deferred = deferred
         return deferred
 
     def _note(self, saved: Tensor) -> Tensor | _Note:
@@ -306,7 +310,7 @@ class Bank(nn.Module):
             self._forget()  # autograd holds what the backward needs; the next step's weights are others
 
     def _check_untouched(self) -> None:
-        if self._flat is not None and _version(self._flat) != self._version:
+        if self._flat is not None and self._mode is not None and _version(self._flat) != self._version:
             self._forget()
             self._deferred = None
             raise RuntimeError(
@@ -413,12 +417,28 @@ def _version(tensor: Tensor) -> int:
 
 @dataclass
 class _Deferred:
-    """What the forwards of one optimizer step share: weights made from `values`, and the gradient that waits in them."""
+    """What the forwards of one optimizer step share: weights made from the bank, and the gradient that waits in them.
+
+    Args:
+        layout: The bank's.
+        bank: The bank's parameter.
+        values: What that held.
+        flat: The weights made from it.
+        gradient: The sum of what waits.
+        taken: The last backward has taken it; what comes after goes to the bank at once.
+    """
 
     layout: Layout
+    bank: Tensor
     values: Tensor
     flat: Tensor
     gradient: Tensor | None = None
+    taken: bool = False
+
+    def drop_if_cleared(self) -> None:
+        """What waits goes with the bank's `grad`, where a zero, or more, stands for it once its backward has ended."""
+        if self.bank.grad is None:
+            self.gradient = None
 
 
 class _Waiting(torch.autograd.Function):
@@ -426,20 +446,25 @@ class _Waiting(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, deferred: _Deferred, deferring: bool) -> Tensor:
-        ctx.deferred, ctx.deferring = deferred, deferring
+        ctx.deferred, ctx.deferring, ctx.had_gradient = deferred, deferring, deferred.bank.grad is not None
         return deferred.flat.view_as(deferred.flat)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
-        deferred, dtype = ctx.deferred, ctx.deferred.values.dtype
-        accurate = torch.promote_types(dtype, torch.float32)
-        if deferred.gradient is None:
-            total = gradients[0].to(accurate, copy=ctx.deferring)
-        else:
-            total = deferred.gradient.add_(gradients[0])
-        deferred.gradient = total if ctx.deferring else None
-        return None if ctx.deferring else fold(total, deferred.layout, dtype), None, None
+        deferred = ctx.deferred
+        waits = ctx.deferring and not deferred.taken
+        total = gradients[0].to(torch.promote_types(deferred.values.dtype, torch.float32), copy=waits)
+        if ctx.had_gradient:
+            deferred.drop_if_cleared()
+        if deferred.gradient is not None:
+            total = deferred.gradient.add_(total)
+        if waits:
+            first, deferred.gradient = deferred.bank.grad is None, total
+            # A gradient for `zero_grad` to clear, so that it drops what waits, too.
+            return torch.zeros_like(deferred.values) if first else None, None, None
+        deferred.gradient, deferred.taken = None, True
+        return fold(total, deferred.layout, deferred.values.dtype), None, None
 
 
 class _Promised(torch.autograd.Function):
@@ -477,15 +502,15 @@ class _Note:
     segment: int
     dtype: torch.dtype
     view: tuple[Any, ...]  # size, strides and offset
-    values: nn.Parameter
+    values: Tensor
     version: int
 
 
 def _remake(saved: Tensor | _Note) -> Tensor:
     if isinstance(saved, Tensor):
         return saved
-    values = saved.bank.values
-    if values is not saved.values or _version(values) != saved.version:
+    values = saved.values
+    if _version(values) != saved.version:
         raise RuntimeError(
             "a bank's values changed between a forward and its backward, which makes the weights of the forward again: call "
             "the optimizer after the backward"
@@ -506,8 +531,9 @@ def defer_gradients(model: nn.Module) -> Iterator[None]:
                 loss(model(batch)).backward()
         optimizer.step()
 
-    It costs the memory of the M weights and their gradients between the batches. Compiled models and banks with `regenerate`
-    ignore it.
+    `zero_grad()` drops what waits, with `set_to_none`, its default. It costs the memory of the M weights and their gradients
+    between the batches. Compiled models and banks with `regenerate` ignore it. Not for `torch.autograd.grad`: inside, a
+    bank's gradient is zero or None.
 
     Args:
         model: The root of the banks.

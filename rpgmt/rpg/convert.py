@@ -12,6 +12,7 @@ from torch import nn
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GENERATED, PLAIN, GeneratedLayer, deviation
+from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.report import Report, report
 from rpgmt.rpg.size import parse_size
 
@@ -66,6 +67,10 @@ def convert(
     """
     if init not in INITS:
         raise ValueError(f"`init` is {init!r}: must be one of {', '.join(INITS)}")
+    for name, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
+    Placement(1, seed=seed, block=block)  # before anything is changed
     chosen, left = _choose(model, include, exclude)
     groups: dict[str, list[str]] = {}
     bank_of = _bank_names(model, scope)
@@ -137,8 +142,7 @@ def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) ->
     chosen: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     unmatched = {*include, *exclude}
-    holders: dict[int, str] = {}  # parameter → the first layer that holds it
-    shared = _shared_weights(model)
+    holders = _holders(model)
     for name, module in model.named_modules():
         unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
         if isinstance(module, Bank | GeneratedLayer) or not any(True for _ in module.parameters(recurse=False)):
@@ -150,12 +154,8 @@ def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) ->
             left[name] = f"not in {', '.join(include)}"
         elif any(fnmatchcase(name, pattern) for pattern in exclude):
             left[name] = "excluded"
-        elif not weight.requires_grad:
-            left[name] = "its weight is frozen"
-        elif id(weight) in shared:
-            left[name] = f"its weight is also that of {holders.setdefault(id(weight), name)}"
-        elif weight.min() == weight.max():
-            left[name] = "its weight is constant"
+        elif (reason := _unfit(name, weight, holders)) is not None:
+            left[name] = reason
         else:
             chosen[name] = module
     if unmatched - {"*"}:
@@ -166,14 +166,36 @@ def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) ->
     return chosen, left
 
 
-def _shared_weights(model: nn.Module) -> set[int]:
-    """Ids of the parameters that several modules hold."""
-    seen: set[int] = set()
-    shared: set[int] = set()
-    for module in model.modules():
+def _unfit(name: str, weight: nn.Parameter | None, holders: dict[int, list[str]]) -> str | None:
+    """Why a layer's weight cannot be generated.
+
+    Raises:
+        ValueError: It could be, if it had proper values.
+    """
+    if weight is None:
+        return "its weight is computed"  # by spectral norm, pruning, …
+    if not weight.requires_grad:
+        return "its weight is frozen"
+    if len(holders[id(weight)]) > 1:
+        return f"its weight is also that of {next(other for other in holders[id(weight)] if other != name)}"
+    if not weight.is_floating_point():
+        return "its weight is not real"
+    if not weight.numel():
+        return "its weight is empty"
+    if weight.is_meta:
+        raise ValueError(f"`{name}` is on the meta device: convert a model that has its weights")
+    if not weight.isfinite().all():
+        raise ValueError(f"the weight of `{name}` is not finite: initialise it, or exclude the layer")
+    return "its weight is constant" if weight.min() == weight.max() else None
+
+
+def _holders(model: nn.Module) -> dict[int, list[str]]:
+    """Names of the modules that hold each parameter, by the parameter's id."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
-            (shared if id(parameter) in seen else seen).add(id(parameter))
-    return shared
+            holders.setdefault(id(parameter), []).append(name)
+    return holders
 
 
 def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:

@@ -45,13 +45,17 @@ def fold(flat: Tensor, layout: Layout, dtype: torch.dtype | None = None) -> Tens
 
 
 def squared_scales(layout: Layout, device: torch.device) -> Tensor:
-    """(N,) float64 sum over an entry's uses of scale²: what a change of the entry changes in the weights, squared."""
-    ones = torch.ones(layout.placement.size, dtype=torch.float64, device=device)
+    """(N,) sum over an entry's uses of scale²: what a change of the entry changes in the weights, squared.
+
+    Of float64, where the device has it.
+    """
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    ones = torch.ones(layout.placement.size, dtype=exact, device=device)
     return fold(generate(ones, layout), layout)  # sign · sign = 1 for each use
 
 
 def mean_squared_scales(layout: Layout, device: torch.device) -> Tensor:
-    """(N,) float64 mean over an entry's uses of scale², 1 for an entry without uses: how much steeper the loss is in that
-    entry than it would be with unit scales."""
+    """(N,) mean over an entry's uses of scale², 1 for an entry without uses: how much steeper the loss is in that entry than it
+    would be with unit scales."""
     uses = squared_scales(layout.scaled([1.0] * len(layout.segments)), device)
     return torch.where(uses > 0, squared_scales(layout, device) / uses.clamp(min=1), 1.0)

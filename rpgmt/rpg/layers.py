@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from rpgmt.rpg.bank import Bank
@@ -37,7 +38,7 @@ class GeneratedLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The plain layer's."""
         plain = super().forward
-        if not self.bank.regenerate:
+        if not self.bank.regenerate or torch.compiler.is_compiling():
             return plain(*args, **kwargs)
         with self.bank.dropping_weights():
             return plain(*args, **kwargs)

@@ -68,14 +68,14 @@ class Placement:
     block: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size < LIMIT:
-            raise ValueError(f"`size` is {self.size}: a bank has 1 to {LIMIT - 1} entries")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"`seed` is {self.seed}: give an integer from 0 to 2**63 - 1")
-        if not 0 <= self.bank < LIMIT:
-            raise ValueError(f"`bank` is {self.bank}: give an integer from 0 to {LIMIT - 1}")
-        if self.block < 1:
-            raise ValueError(f"`block` is {self.block}: give at least 1")
+        if type(self.size) is not int or not 1 <= self.size < LIMIT:
+            raise ValueError(f"`size` is {self.size!r}: a bank has 1 to {LIMIT - 1} entries")
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
+            raise ValueError(f"`seed` is {self.seed!r}: give an integer from 0 to 2**63 - 1")
+        if type(self.bank) is not int or not 0 <= self.bank < LIMIT:
+            raise ValueError(f"`bank` is {self.bank!r}: give an integer from 0 to {LIMIT - 1}")
+        if type(self.block) is not int or not 1 <= self.block < LIMIT:
+            raise ValueError(f"`block` is {self.block!r}: give an integer from 1 to {LIMIT - 1}")
 
     def entries(self, lap: IntArray, position: IntArray) -> IntArray:
         """The bank entry of each (lap, position); int64 arrays that broadcast together, e.g. laps (L, 1) and positions (P,)."""

@@ -225,7 +225,7 @@ def _lengths(*plan: Any) -> tuple[int, int]:
 
 
 def _accurate(dtype: torch.dtype) -> torch.dtype:
-    """The type to add in."""
+    """The type to scale and add in."""
     return dtype if dtype == torch.float64 else torch.float32
 
 
@@ -241,6 +241,7 @@ def _gather(
     scales: list[float],
     dtype: torch.dtype,
 ) -> Tensor:
+    bank = bank.to(_accurate(bank.dtype))
     flat = bank.new_empty(offsets[-1])
     if len(flat) < size and len(flat) == sum(lengths):  # a layer alone: less work than to negate the bank
         turned = entries >= size
@@ -252,9 +253,8 @@ def _gather(
         for start in range(0, len(flat), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             torch.index_select(signed, 0, entries[part].long(), out=flat[part])
-    # Scaled in the bank's type and rounded once more to `dtype`: what a layer would get that casts its weight.
     _scale(flat, offsets, lengths, scales)
-    return flat.to(dtype)
+    return flat.to(dtype)  # rounded once
 
 
 def _scatter(
@@ -341,7 +341,7 @@ def _gather_runs(
         flat = walk.new_zeros(offsets[-1])
         for part, offset, length, scale in zip(walk.split_with_sizes(lengths), offsets, lengths, scales, strict=False):
             torch.mul(part, scale, out=flat[offset : offset + length])
-    return flat.to(bank.dtype).to(dtype)
+    return flat.to(dtype)  # rounded once
 
 
 def _scatter_runs(

@@ -144,13 +144,6 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
         torch.testing.assert_close(mine, his, rtol=1e-5, atol=1e-6)
 
 
-def test_a_compiled_model_is_not_told_what_to_keep(tmp_path: Path) -> None:
-    task = Toy(generated=True)
-    task.model.bank.regenerate = True
-    with pytest.raises(UserError, match="`rpg_regenerate` is true: a compiled model keeps what it wants"):
-        fit(task, config(tmp_path / "run", compile=True))
-
-
 def test_schedules() -> None:
     def factors(**values: Any) -> list[float]:
         train = TrainConfig(**values)

@@ -8,6 +8,7 @@ import reference
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from rpgmt import Bank, RPGConv2d, RPGConvTranspose2d, RPGLinear, bake, convert, report
 from rpgmt.rpg.convert import split
@@ -357,7 +358,7 @@ def test_layers_that_cannot_be_generated_are_left_with_a_reason() -> None:
         "0": "its weight is constant",
         "1": "its weight is constant",
         "2": "its weight is frozen",
-        "3": "its weight is also that of 3",
+        "3": "its weight is also that of 4",
         "4": "its weight is also that of 3",
         "6": "Own is not generated",
         "7": "Conv1d is not generated",
@@ -512,3 +513,57 @@ def test_a_second_conversion_is_placed_independently() -> None:
     convert(model, "50%", include=["0"])
     convert(model, "50%", include=["1"])
     assert [module.placement.bank for module in model.modules() if isinstance(module, Bank)] == [0, 1]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+def test_weights_that_are_no_plain_parameters_are_left_alone() -> None:
+    model = nn.Sequential(
+        nn.Linear(8, 8),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)),
+        nn.utils.spectral_norm(nn.Linear(8, 8)),
+        prune.l1_unstructured(nn.Linear(8, 8), "weight", 3),
+        nn.Linear(8, 0),
+        nn.Linear(8, 8, dtype=torch.complex64),
+    )
+    convert(model, "50%")
+    left = model.bank.left
+    assert left["2"] == left["3"] == "its weight is computed"
+    assert left["4"] == "its weight is empty"
+    assert left["5"] == "its weight is not real"
+    assert type(model[0]).__name__ == "RPGLinear"
+
+
+def test_shared_weights_name_the_other_layer() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight = model[0].weight
+    left = convert(model, "50%").left
+    assert left["0"] == "its weight is also that of 1"
+    assert left["1"] == "its weight is also that of 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"block": 2**31}, "`block` is 2147483648: give an integer from 1 to 2147483647"),
+        ({"block": 2**70}, "`block` is 1180591620717411303424"),
+        ({"block": 1.5}, "`block` is 1.5"),
+        ({"block": "a"}, "`block` is 'a'"),
+        ({"seed": 1.5}, "`seed` is 1.5"),
+        ({"include": "conv"}, "`include` is 'conv': give a list of patterns"),
+    ],
+)
+def test_what_is_out_of_range_changes_nothing(options: dict[str, Any], words: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with pytest.raises(ValueError, match="`") as error:
+        convert(model, 20, **options)
+    assert str(error.value).startswith(words)
+    assert [type(layer).__name__ for layer in model] == ["Linear", "Linear"]
+
+
+def test_weights_without_values_are_one_clear_error() -> None:
+    with pytest.raises(ValueError, match="`0` is on the meta device: convert a model that has its weights"):
+        convert(nn.Sequential(nn.Linear(8, 8, device="meta")), "50%")
+    model = nn.Sequential(nn.Linear(8, 8))
+    model[0].weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="the weight of `0` is not finite"):
+        convert(model, "50%")

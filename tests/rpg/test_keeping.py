@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -100,9 +101,9 @@ def test_deferred_gradients_are_the_sum_of_the_batches(options: dict[str, Any]) 
         plain = accumulate(model, images(4), [False] * 4)
 
 
-def test_until_the_last_batch_the_bank_has_no_gradient() -> None:
+def test_until_the_last_batch_the_banks_gradient_is_zero() -> None:
     model = network()
-    assert "bank.values" not in accumulate(model, images(2), [True, True])
+    assert not accumulate(model, images(2), [True, True])["bank.values"].any()
     with torch.no_grad():
         model(images()[0])  # a validation in between
     model(images(3)[2]).square().sum().backward()
@@ -117,6 +118,57 @@ def test_several_forwards_for_one_backward() -> None:
         (model(a).square().sum() + model(b).square().sum()).backward()
     (model(c).square().sum() + model(d).square().sum()).backward()
     assert_close(gradients(model), accumulate(network(), [a, b, c, d], [False] * 4))
+
+
+@pytest.mark.parametrize("order", ["joint", "reversed"])
+def test_backwards_in_any_order(order: str) -> None:
+    model = network()
+    losses = []
+    for batch, waits in zip(images(4), [True, True, True, False], strict=True):
+        with defer_gradients(model) if waits else nullcontext():
+            losses.append(model(batch).square().sum())
+    if order == "joint":
+        torch.stack(losses).sum().backward()
+    else:
+        for loss in reversed(losses):
+            loss.backward()
+    assert_close(gradients(model), accumulate(network(), images(4), [False] * 4))
+    # The next step is another one.
+    model.zero_grad()
+    assert_close(accumulate(model, images(2), [True, False]), accumulate(network(), images(2), [False, False]))
+
+
+def test_gradients_wait_for_a_backward_and_not_for_a_forward() -> None:
+    model = network()
+    a, b = images(2)
+    with defer_gradients(model):
+        model(a).square().sum().backward()
+    model(b)  # looked at, not learned from
+    with pytest.raises(RuntimeError):
+        model(b[:, :1])
+    model(b).square().sum().backward()
+    assert_close(gradients(model), accumulate(network(), [a, b], [False, False]))
+
+
+@pytest.mark.parametrize("when", ["before the forward", "before the backward", "after a step"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_zero_grad_drops_what_waits(when: str, waits: bool) -> None:
+    model = network()
+    a, b, c = images(3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with defer_gradients(model):
+        model(a).square().sum().backward()
+    if when == "after a step":
+        optimizer.step()
+    if when != "before the backward":
+        optimizer.zero_grad()
+    with defer_gradients(model) if waits else nullcontext():
+        loss = model(b).square().sum()
+    if when == "before the backward":
+        optimizer.zero_grad()
+    loss.backward()
+    model(c).square().sum().backward()
+    assert_close(gradients(model), accumulate(network(), [b, c], [False, False]))
 
 
 def test_deferring_under_autocast_adds_in_float32() -> None:
@@ -258,19 +310,44 @@ def test_gradcheck_through_regenerated_weights() -> None:
         torch.testing.assert_close((losses[0] - losses[1]) / 2e-6, slope[entry], rtol=1e-6, atol=1e-8)
 
 
-CHANGES: dict[str, Callable[[Net], Any]] = {
-    "in place": lambda model: model.bank.values.detach().mul_(2),
-    "another parameter": lambda model: setattr(model.bank, "values", nn.Parameter(model.bank.values.detach() * 2)),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_bank_that_changes_before_the_backward_is_an_error(change: str) -> None:
+def test_a_bank_that_changes_before_the_backward_is_an_error() -> None:
     model = network(regenerate=True)
     loss = model(images()[0]).square().sum()
-    CHANGES[change](model)
+    model.bank.values.detach().mul_(2)
     with pytest.raises(RuntimeError, match="values changed between a forward and its backward"):
         loss.backward()
+
+
+@pytest.mark.parametrize("regenerate", [False, True])
+def test_parameters_of_a_functional_call(regenerate: bool) -> None:
+    model, twin = network(regenerate=regenerate), network()
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+    own = {name: (p.detach() * 1.5).requires_grad_() for name, p in model.named_parameters()}
+    functional_call(model, own, (images()[0],)).square().sum().backward()
+    twin(images()[0]).square().sum().backward()
+    assert_close({name: p.grad for name, p in own.items() if p.grad is not None}, gradients(twin))
+    assert model.bank.values.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_models_ignore_regeneration() -> None:
+    torch._dynamo.reset()
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(*[nn.Linear(16, 16) for _ in range(9)])
+        convert(model, "50%", regenerate=True)
+        run = torch.compile(model, backend="aot_eager", fullgraph=True) if compiled else model
+        x = torch.randn(2, 16, generator=torch.Generator().manual_seed(1))
+        for _ in range(2):
+            run(x).sum().backward()
+        model.eval()
+        with torch.no_grad():
+            results.append((run(x), model(x), gradients(model)["bank.values"]))
+    for first, second in zip(*results, strict=True):
+        torch.testing.assert_close(first, second)
 
 
 def test_a_weight_that_is_read_outside_of_its_layer() -> None:

@@ -314,7 +314,7 @@ def test_a_bank_and_the_next_laps_of_another_do_not_meet() -> None:
         ({"size": 5, "seed": 2**63}, "`seed` is 9223372036854775808: "),
         ({"size": 5, "bank": -1}, "`bank` is -1: "),
         ({"size": 5, "bank": 2**31}, "`bank` is 2147483648: "),
-        ({"size": 5, "block": 0}, "`block` is 0: give at least 1"),
+        ({"size": 5, "block": 0}, "`block` is 0: give an integer from 1 to 2147483647"),
     ],
 )
 def test_arguments_out_of_range_are_one_clear_line(arguments: dict[str, int], words: str) -> None:

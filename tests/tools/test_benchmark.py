@@ -98,7 +98,8 @@ def test_quartiles() -> None:
         (["loader", "--data-root", "/nowhere"], "/nowhere: no such data root"),
         (["loader", "--round", "3"], "did you mean `--rounds`"),
         (["load"], "`load` is not a benchmark: give one of step, loader"),
-        ([], "`` is not a benchmark"),
+        ([], "no benchmark is named: give one of step, loader"),
+        (["step", "--json", "/"], "/ is a folder: give the name of a file in it"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,7 +158,7 @@ BAD: list[tuple[list[Any], str]] = [
     (["--generated", "10%"], "`--generated` is 10%: a percentage needs the number of generated weights"),
     (["--size", "0"], "`--size` is 0: give at least 1"),
     (["--layers", "100,,3"], "`--layers` is '': not a size"),
-    (["--blocks", "1,0"], "`--blocks` is '1,0': give different whole numbers of at least 1"),
+    (["--blocks", "1,0"], "`--blocks` is '1,0': give different whole numbers from 1 to"),
     (["--blocks", "16,16"], "`--blocks` is '16,16': give different"),
     (["--threads", "0"], "`--threads` is 0: give at least 1"),
     (["--device", "cpu", "--queued"], "`--queued` is for CUDA"),

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="people in COCO's format, of the split `train`")
     parser.add_argument("--input-size", default="192,256", metavar="W,H", help="of the crops (default: 192,256)")
     parser.add_argument("--rounds", type=int, default=20, help="batches of each way (default: 20)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments = parser.parse_args(argv)
     check_rounds(arguments.rounds)
     input_size = _size(arguments.input_size)

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seeds", metavar="K,...", help="train every network with each of these (default: that of --seed)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; more than one have a thread each (default: 1)")
     parser.add_argument("--rows", metavar="ROW,...", help=f"networks to compare, of {', '.join(ROWS)} (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments, config = cli.parse_config(parser, argv, multitask.MultiTask.name, multitask.Config)
     seeds = _seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
     rows = _rows(arguments.rows) if arguments.rows else list(ROWS)

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     help_line = "cost against M up to this (default: 100M, CUDA: 1G) at the same M/N, and against N at the same M"
     parser.add_argument("--sweep", nargs="?", const="", metavar="LARGEST", help=help_line)
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the sweep here, as a PNG")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments = parser.parse_args(argv)
     check_rounds(arguments.rounds)
     blocks = _blocks(arguments.blocks)
@@ -139,8 +139,8 @@ def _size(text: str, flag: str, generated: int | None = None) -> int:
 
 def _blocks(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UserError(f"`--blocks` is {text!r}: give different whole numbers of at least 1, e.g. 1,16,64")
+    if not all(part.isdecimal() and 0 < int(part) < 2**31 for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UserError(f"`--blocks` is {text!r}: give different whole numbers from 1 to {2**31 - 1}, e.g. 1,16,64")
     return tuple(int(part) for part in parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import tasks as task_package
@@ -25,7 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--memory", action="store_true", help="peak memory of a step of each kind, in a process each")
     parser.add_argument("--wire", metavar="N,...", help="bytes that so many processes all-reduce in a step, e.g. 2,4")
     parser.add_argument("--inference", action="store_true", help="time of a forward pass, plain, baked and generated")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments, config = cli.parse_config(parser, argv, name, cli.find_tasks(task_package)[name].Config)
     check_rounds(arguments.rounds)
     kinds = choose_kinds(arguments.kinds, config.train)
