@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure and compare: tools/benchmark.py {step,loader,generation,multitask} [flags]"""
+"""Measure and compare: tools/benchmark.py {step,loader,generation,multitask,classification} [flags]"""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import sys
 
 from rpgmt import cli
 from rpgmt.errors import UserError
-from tools.benchmarks import generation, loader, multitask, step
+from tools.benchmarks import classification, generation, loader, multitask, step
 
-BENCHMARKS = {"step": step, "loader": loader, "generation": generation, "multitask": multitask}
+BENCHMARKS = {
+    "step": step,
+    "loader": loader,
+    "generation": generation,
+    "multitask": multitask,
+    "classification": classification,
+}
 
 
 def main(argv: list[str]) -> int:
@@ -18,7 +24,7 @@ def main(argv: list[str]) -> int:
     if name in ("-h", "--help"):
         print(f"usage: benchmark.py BENCHMARK [flags]\n\n{__doc__}\n\nbenchmarks:")
         for known, module in BENCHMARKS.items():
-            print(f"  {known:11}{(module.__doc__ or '').splitlines()[0]}")
+            print(f"  {known:16}{(module.__doc__ or '').splitlines()[0]}")
         print("\n`benchmark.py BENCHMARK --help` lists the flags.")
         return 0
     if name not in BENCHMARKS:

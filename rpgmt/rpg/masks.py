@@ -76,6 +76,8 @@ class _Masked:
 
     def hold(self) -> None:
         parameter = getattr(self.owner, self.name)
+        if parameter.is_meta:  # no values, as where multiply-accumulates are counted
+            return
         if self.mask.device != parameter.device:
             self.mask = self.mask.to(parameter.device)
         if parameter is not self._guarded:

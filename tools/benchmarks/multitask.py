@@ -58,14 +58,14 @@ def main(argv: list[str]) -> int:
     from rpgmt import models
     from rpgmt.engine.fit import for_this_machine
     from tools.benchmarks import multitask_report
-    from tools.benchmarks.trainings import train_all
+    from tools.benchmarks.trainings import count_steps, train_all
 
     config = for_this_machine(config)
     networks = _networks(config, rows)
     for network in networks.values():  # what is cheap to find wrong, before what takes long
         models.build(network.model)
     task = multitask.build(config)
-    steps = _steps(task)  # makes the data, which several trainings at once would all make
+    steps = count_steps(task.train_data, config.train)  # makes the data, which several trainings at once would all make
     trainings = {(row, seed): _training(networks[row], row, seed, out, steps) for seed in seeds for row in networks}
     for training in trainings.values():
         training.check()
@@ -106,16 +106,6 @@ def _training(config: multitask.Config, row: str, seed: int, out: Path, steps: i
 
     train = dataclasses.replace(config.train, seed=seed, out=out / f"{row}-seed{seed}")
     return Training(multitask.MultiTask.name, dataclasses.replace(config, train=train), steps, 1 + config.model.stages)
-
-
-def _steps(task: multitask.MultiTask) -> int:
-    """Optimizer steps of a training, as `rpgmt.engine.fit` takes them."""
-    from rpgmt.data.loader import ResumableLoader
-
-    train = task.config.train
-    loader = ResumableLoader(task.train_data, train.batch_size, world_size=train.devices * train.nodes)
-    steps = -(-train.epochs * loader.batches_per_epoch // train.accumulate)
-    return min(steps, train.max_steps or steps)
 
 
 def _constant(task: multitask.MultiTask) -> dict[str, Any]:

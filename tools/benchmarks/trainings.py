@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt import cli
-from rpgmt.config import to_yaml
+from rpgmt.config import TrainConfig, to_yaml
+from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine import run_folder
+from rpgmt.engine.task import Dataset
 from rpgmt.errors import UserError
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -30,19 +32,21 @@ LINES = 8
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One run of `tools/train.py`.
+    """One run of `tools/train.py`, or of a program that trains as it does.
 
     Args:
         task: the training task's name.
         config: its config; `out` is the run folder. Beside it lie the config as a file and the output, `.yaml` and `.log`.
         steps: how many it takes from begin to end.
         cost: of the whole, in any unit: what the time left is estimated by.
+        program: what Python is to run instead; it takes --config, --out and --resume as `tools/train.py` does.
     """
 
     task: str
     config: Any
     steps: int
     cost: float
+    program: tuple[str, ...] | None = None
 
     @property
     def folder(self) -> run_folder.RunFolder:
@@ -77,18 +81,30 @@ class Training:
             return None
         return record if record["steps"] == self.steps else None
 
-    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
-        """Start it, or go on with it, in a process that a Ctrl-C in this terminal does not reach."""
+    def command(self) -> list[str]:
+        """What starts it, or goes on with it; writes its config."""
         config = self.folder.path.with_name(f"{self.name}.yaml")
         plain = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, out=None, resume=False))
         config.write_text(to_yaml(plain, task=self.task), encoding="utf-8")
-        command: list[str | Path] = [sys.executable, TRAIN, self.task, "--config", config, "--out", self.folder.path]
-        command += ["--resume"] if self.folder.config.is_file() else []
+        program = self.program or (str(TRAIN), self.task)
+        resume = ["--resume"] if self.folder.config.is_file() else []
+        return [sys.executable, *program, "--config", str(config), "--out", str(self.folder.path), *resume]
+
+    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
+        """Start it, or go on with it, in a process that a Ctrl-C in this terminal does not reach."""
+        command = self.command()
         environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
             )
+
+
+def count_steps(data: Dataset, train: TrainConfig) -> int:
+    """Optimizer steps of a training, as `rpgmt.engine.fit` takes them."""
+    loader = ResumableLoader(data, train.batch_size, world_size=train.devices * train.nodes)
+    steps = -(-train.epochs * loader.batches_per_epoch // train.accumulate)
+    return min(steps, train.max_steps or steps)
 
 
 def train_all(trainings: Sequence[Training], jobs: int) -> list[Training]:

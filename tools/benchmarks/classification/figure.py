@@ -1,0 +1,139 @@
+"""The classification benchmark's figure: accuracy against parameters and bank size, and the time of inference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.benchmarks.classification.claims import Fit
+from tools.benchmarks.classification.rows import (
+    BLOCK,
+    EQUILIBRIUM,
+    GLOBAL,
+    GLOBAL_34,
+    HALF_34,
+    NARROW,
+    PLAIN,
+    PLAIN_34,
+    PROJECTED,
+    PRUNED_BAKED,
+    PRUNED_BANK,
+    TIED,
+    Row,
+)
+from tools.benchmarks.multitask_report import Row as Figures
+
+BLACK, BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+STYLES = {
+    PLAIN: (BLACK, "X"),
+    PLAIN_34: (BLACK, "P"),
+    NARROW: (ORANGE, "v"),
+    TIED: (ORANGE, "^"),
+    GLOBAL: (BLUE, "o"),
+    BLOCK: (BLUE, "s"),
+    GLOBAL_34: (GREEN, "D"),
+    HALF_34: (GREEN, "d"),
+    PROJECTED: (BLUE, "*"),
+    EQUILIBRIUM: (VERMILION, "h"),
+    "pruned-weights": (PURPLE, "o"),
+    "pruned-l1": (PURPLE, "<"),
+    "pruned-fpgm": (PURPLE, ">"),
+    PRUNED_BAKED: (PURPLE, "s"),
+    PRUNED_BANK: (PURPLE, "D"),
+    "quantized-8": (GREEN, "1"),
+    "quantized-4": (GREEN, "2"),
+}
+"""Colour and marker: told apart by the colour-blind too (Okabe and Ito), and by shape."""
+
+
+def draw(rows: Sequence[Row], figures: Mapping[str, Figures], fit: Fit | None, label: str, path: Path) -> None:
+    """Draws three plots: accuracy against trainable parameters, accuracy against N, milliseconds an image.
+
+    Args:
+        rows: what was planned.
+        figures: what was measured, by row.
+        fit: of accuracy against log N.
+        label: what is measured.
+        path: the PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from rpgmt.visualize import save_png
+
+    shown = [row for row in rows if row.name in figures]
+    figure = Figure(figsize=(15, 5.4), dpi=100, layout="constrained")
+    against_all, against_bank, time = figure.subplots(1, 3)
+    _scatter(against_all, shown, figures, "remaining")
+    against_all.set_xlabel("trainable parameters, N + fixed")
+    banks = [row for row in shown if row.size and _mean(figures[row.name], "bank")]
+    _scatter(against_bank, banks, figures, "bank")
+    for row in shown:
+        if row.family in (PLAIN, PLAIN_34):
+            line = "--" if row.family == PLAIN else ":"
+            against_bank.axhline(100 * _mean(figures[row.name], "top1"), color="0.35", lw=1.1, linestyle=line, label=row.name)
+    if fit is not None:
+        sizes = [row.size for row in banks if row.family == GLOBAL and row.size]
+        ends = np.array([min(sizes), max(sizes)])
+        course = 100 * (fit.offset + fit.slope * np.log10(ends))
+        against_bank.plot(ends, course, color=BLUE, lw=1, alpha=0.5, label=f"fit of {GLOBAL}, R² {fit.r2:.2f}")
+    against_bank.set_xlabel("bank N")
+    if against_bank.get_lines() and against_bank.get_legend_handles_labels()[0]:
+        against_bank.legend(fontsize=7)
+    for plot in (against_all, against_bank):
+        plot.set_ylabel("top-1 %")
+    _bars(time, shown, figures)
+    handles, labels = against_all.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
+    figure.suptitle(label, fontsize=11)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3], max_bytes=300_000)
+
+
+def _scatter(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures], across: str) -> None:
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    for family, (colour, marker) in STYLES.items():
+        own = [figures[row.name] for row in rows if row.family == family]
+        if not own:
+            continue
+        points = sorted((_mean(of, across), *_percent(of)) for of in own)
+        x, y, deviations = zip(*points, strict=True)
+        joined = "-" if len(points) > 1 else "none"
+        style = {"color": colour, "marker": marker, "markersize": 8, "capsize": 3, "lw": 1.2, "alpha": 0.85}
+        plot.errorbar(x, y, yerr=deviations, linestyle=joined, label=family, **style)
+    plot.set_xscale("log")
+    plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    plot.xaxis.set_major_formatter(EngFormatter(sep=""))
+    plot.xaxis.set_minor_formatter(NullFormatter())
+    plot.margins(0.08)
+    plot.grid(alpha=0.3)
+    plot.tick_params(labelsize=8)
+
+
+def _bars(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures]) -> None:
+    times = [_mean(figures[row.name], "ms") for row in rows]
+    colours = [STYLES[row.family][0] for row in rows]
+    bars = plot.barh([row.name for row in rows], times, color=colours, alpha=0.8)
+    plot.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
+    plot.invert_yaxis()
+    plot.set_xscale("log")
+    plot.set_xlim(min(times) / 2, max(times) * 2)
+    plot.set_xlabel("ms an image, batch 32, one thread")
+    plot.tick_params(axis="y", labelsize=8)
+
+
+def _mean(own: Figures, figure: str) -> float:
+    found = own.statistics(figure)
+    assert found is not None
+    return found[0]
+
+
+def _percent(own: Figures) -> tuple[float, float]:
+    found = own.statistics("top1")
+    assert found is not None
+    return 100 * found[0], 100 * (found[1] or 0.0)
