@@ -71,18 +71,22 @@ def draw(rows: Sequence[Row], figures: Mapping[str, Figures], fit: Fit | None, l
     against_all.set_xlabel("trainable parameters, N + fixed")
     banks = [row for row in shown if row.size and _mean(figures[row.name], "bank")]
     _scatter(against_bank, banks, figures, "bank")
+    lined = []
     for row in shown:
         if row.family in (PLAIN, PLAIN_34):
             line = "--" if row.family == PLAIN else ":"
+            lined.append(row.name)
             against_bank.axhline(100 * _mean(figures[row.name], "top1"), color="0.35", lw=1.1, linestyle=line, label=row.name)
     if fit is not None:
         sizes = [row.size for row in banks if row.family == GLOBAL and row.size]
         ends = np.array([min(sizes), max(sizes)])
         course = 100 * (fit.offset + fit.slope * np.log10(ends))
-        against_bank.plot(ends, course, color=BLUE, lw=1, alpha=0.5, label=f"fit of {GLOBAL}, R² {fit.r2:.2f}")
+        lined.append(f"line through {GLOBAL}, R² {fit.r2:.2f}")
+        against_bank.plot(ends, course, color=BLUE, lw=1, alpha=0.5, label=lined[-1])
     against_bank.set_xlabel("bank N")
-    if against_bank.get_lines() and against_bank.get_legend_handles_labels()[0]:
-        against_bank.legend(fontsize=7)
+    lines = [line for line in against_bank.get_lines() if line.get_label() in lined]  # markers are in the legend of all
+    if lines:
+        against_bank.legend(handles=lines, fontsize=8)
     for plot in (against_all, against_bank):
         plot.set_ylabel("top-1 %")
     _bars(time, shown, figures)
@@ -105,7 +109,7 @@ def _scatter(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures], acr
         x, y, deviations = zip(*points, strict=True)
         joined = "-" if len(points) > 1 else "none"
         style = {"color": colour, "marker": marker, "markersize": 8, "capsize": 3, "lw": 1.2, "alpha": 0.85}
-        plot.errorbar(x, y, yerr=deviations, linestyle=joined, label=family, **style)
+        plot.errorbar(x, y, yerr=deviations if any(deviations) else None, linestyle=joined, label=family, **style)
     plot.set_xscale("log")
     plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     plot.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -93,11 +93,12 @@ class Report:
         equilibrium = next((row.name for row in self.rows if row.family == EQUILIBRIUM and row.name in self.figures), None)
         if equilibrium:
             evaluations, residual = (self.figures[equilibrium].statistics(f) for f in ("function_evaluations", "residual"))
-            assert evaluations and residual
+            assert evaluations is not None
+            assert residual is not None
             notes.append(
                 f"The equilibrium network has a recipe and epochs of its own. For the {BATCH} images of the timing its solver "
-                f"evaluated the block {evaluations[0]:g} times and left a relative error of {residual[0]:.2g}. MACs are those of "
-                "the most evaluations that it may make."
+                f"evaluated the block {evaluations[0]:g} times and left a relative error of {residual[0]:.2g}. MACs are those "
+                "of the most evaluations that it may make."
             )
         if families & {*PRUNED}:
             notes.append("Pruned networks have as many parameters left as the generated one of the middle size, or just fewer.")
