@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from rpgmt import bake, convert, parameter_groups, report
 from rpgmt.config import ModelConfig
 from rpgmt.models import build
+from rpgmt.models.counting import count_macs
 from rpgmt.pruning import Pruning, prune_banks, prune_channels, prune_weights, unmask
 from rpgmt.rpg.bank import Bank
 
@@ -261,6 +262,14 @@ def test_counts_of_banks_are_exact() -> None:
     # Weights that pruned entries make are zero.
     pruned = sum(int((bake(copy.deepcopy(model)).get_submodule(name).weight == 0).sum()) for name in WEIGHTS)
     assert pruned >= 123 * (report(model).generated // 200)
+
+
+def test_multiply_accumulates_of_pruned_weights_are_those_before() -> None:
+    models = plain(), generated()
+    before = [count_macs(model, (6, 6)) for model in models]
+    prune_weights(models[0], 300)
+    prune_banks(models[1], 150)
+    assert [count_macs(model, (6, 6)) for model in models] == before
 
 
 def test_evaluation_of_pruned_banks_generates_once() -> None:

@@ -128,7 +128,8 @@ def _train(rows: Sequence[Row], trainings: dict[tuple[str, int], Training], jobs
             if (str(source[name]), seed) in failed:
                 failed[name, seed] = f"{source[name]}, from which it starts, failed"
                 del turn[name, seed]
-        ended = set(train_all(list(turn.values()), jobs))
+        # The longest first: the others fill the time that it takes.
+        ended = set(train_all(sorted(turn.values(), key=lambda training: -training.cost), jobs))
         failed |= {key: _reason(training.log) for key, training in turn.items() if training in ended}
     return failed
 

@@ -67,7 +67,7 @@ class Row:
         """Of an epoch, roughly, against ResNet-18's."""
         if self.family in QUANTIZED:
             return 0.0
-        return {EQUILIBRIUM: 10.0}.get(self.family, 2.0 if self.config.model.network == "resnet34" else 1.0)
+        return {EQUILIBRIUM: 40.0}.get(self.family, 2.0 if self.config.model.network == "resnet34" else 1.0)
 
 
 @dataclass(frozen=True)
