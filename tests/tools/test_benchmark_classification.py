@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from data.image_folders import write_folders
+from safetensors.torch import load_file
 
 import rpgmt
 from rpgmt import cli
@@ -143,6 +144,24 @@ def test_a_derived_row_is_a_process(root: Path, tmp_path: Path, here: list[str],
     monkeypatch.undo()
     assert benchmark.main([*arguments, "--rows", "quantized-8"]) == 0
     assert (out / "quantized-8-10896-seed0" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["pruned-weights", "projected"])
+def test_a_derived_row_goes_on_where_it_was(kind: str, root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    common = [*SMALL[1 : SMALL.index("--epochs")], "--data-root", str(root), "--epochs", "1", "--schedule", "constant"]
+    network = ["--sharing", "none", "--rpg-size", "10896"]
+    assert train.main(["classification", *common, *network, "--max-steps", "1", "--out", str(source)]) == 0
+    if kind == "projected":
+        network[1] = "rpg"
+    words = [kind, "--source", str(source), "--parameters", str(PARAMETERS), *common, *network]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert derive.main([*words, "--max-steps", "2", "--out", str(whole)]) == 0
+    assert derive.main([*words, "--max-steps", "1", "--out", str(parts)]) == 0
+    assert derive.main([*words, "--max-steps", "2", "--out", str(parts), "--resume"]) == 0
+    files = [load_file(folder / "model.safetensors") for folder in (whole, parts)]
+    assert files[0].keys() == files[1].keys()
+    assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
 
 
 def test_a_row_that_fails_leaves_the_others(

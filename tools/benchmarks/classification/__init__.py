@@ -14,7 +14,7 @@ from rpgmt.errors import UserError
 from tasks import classification
 from tasks.classification import ClassificationTask, Config
 from tools.benchmarks.classification import rows as table
-from tools.benchmarks.classification.rows import EQUILIBRIUM, EQUILIBRIUM_RECIPE, FINETUNED, QUANTIZED, Row
+from tools.benchmarks.classification.rows import EQUILIBRIUM, EQUILIBRIUM_RECIPE, QUANTIZED, Row
 
 if TYPE_CHECKING:
     from tools.benchmarks.trainings import Training
@@ -168,7 +168,7 @@ def _measure(
         except Exception as error:  # one network that cannot be run does not take the others' figures away
             failed[name, seed] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             continue
-        record = _record(row, run, times, _epochs(training, task))
+        record = _record(run, times, _epochs(training, task))
         if before is not None:
             earlier = before.result() or {}
             record |= {"epochs_before": _epochs(before, task), "seconds_before": earlier.get("seconds")}
@@ -178,7 +178,7 @@ def _measure(
     return results
 
 
-def _record(row: Row, run: dict[str, Any], times: dict[str, Any], epochs: float) -> dict[str, Any]:
+def _record(run: dict[str, Any], times: dict[str, Any], epochs: float) -> dict[str, Any]:
     parameters = run["parameters"]
     return {
         **{name: run["val"][name] for name in ("top1", "top5")},
@@ -190,7 +190,6 @@ def _record(row: Row, run: dict[str, Any], times: dict[str, Any], epochs: float)
         **times,
         "seconds": run["seconds"],
         "epochs": epochs,
-        "further": row.family in FINETUNED,
     }
 
 

@@ -24,8 +24,8 @@ EQUAL = 0.005
 """Accuracies that differ by no more are called equal: half a point."""
 LINEAR = 0.9
 """R² from which a course is called linear."""
-FASTER = 15
-"""The paper's 15 to 25 times; what is faster still counts, too."""
+FASTER = (15, 25)
+"""The paper's times; more counts as yes, and is said."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,9 @@ class Claims:
         if values[0] is None or values[1] is None:
             return Claim(text, "not measured", "")
         ratio = values[1][0] / values[0][0]
-        shown = f"{values[0][0]:.3f} ms against {values[1][0]:.3f} ms an image: {ratio:.1f} times; {self.seeds}"
-        return Claim(text, "yes" if ratio >= FASTER else "no", shown)
+        shown = f"{values[0][0]:.3f} ms against {values[1][0]:.3f} ms an image: {ratio:.1f} times"
+        shown += f", more than claimed; {self.seeds}" if ratio > FASTER[1] else f"; {self.seeds}"
+        return Claim(text, "yes" if ratio >= FASTER[0] else "no", shown)
 
 
 def _percent(value: tuple[float, float | None]) -> str:

@@ -33,7 +33,6 @@ COLUMNS = {
     "bytes": ("bytes", ",.0f", 1),
     "macs": ("MACs", ",.0f", 1),
     "ms": ("ms/image", ".3f", 1),
-    "seconds": ("seconds", ",.0f", 1),
 }
 
 
@@ -76,15 +75,9 @@ class Report:
                 missing = len(own.figures) < len(self.seeds)
                 name = f"{row.name} ({len(own.figures)} of {len(self.seeds)} seeds)" if missing else row.name
                 cells = [_cell(own, figure, form, factor) for figure, (_, form, factor) in COLUMNS.items()]
-                lines.append([name, *cells, self._epochs(row)])
+                lines.append([name, *cells, _and_before(own, "seconds", ",.0f"), _and_before(own, "epochs", "g")])
         heads = [head for head, _, _ in COLUMNS.values()]
-        return Grid(f"{self.label}, {seeds}", ["network", *heads, "epochs"], lines)
-
-    def _epochs(self, row: Row) -> str:
-        """`200 + 40`: those of the network that it starts from, and its own."""
-        own, before = (self.figures[row.name].statistics(figure) for figure in ("epochs", "epochs_before"))
-        assert own is not None
-        return f"{before[0]:g} + {own[0]:g}" if before else f"{own[0]:g}"
+        return Grid(f"{self.label}, {seeds}", ["network", *heads, "seconds", "epochs"], lines)
 
     def notes(self) -> list[str]:
         """What the tables do not say by themselves."""
@@ -164,6 +157,13 @@ def _cell(own: Figures, figure: str, form: str, factor: float) -> str:
         return ""
     mean, deviation = found
     return f"{factor * mean:{form}}" + (f" ± {factor * deviation:{form}}" if deviation else "")
+
+
+def _and_before(own: Figures, figure: str, form: str) -> str:
+    """`200 + 40`: of the network that it starts from, and its own."""
+    found, before = (own.statistics(name) for name in (figure, f"{figure}_before"))
+    assert found is not None
+    return f"{before[0]:{form}} + {found[0]:{form}}" if before else format(found[0], form)
 
 
 def _line(claim: Claim) -> str:
