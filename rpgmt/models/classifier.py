@@ -140,12 +140,17 @@ def matching_width(config: ClassifierConfig, parameters: int) -> float:
     return min((low, high), key=lambda channels: abs(count(channels) - parameters)) / CHANNELS[-1]
 
 
+def generated_weights(config: ClassifierConfig) -> int:
+    """M: weights of the layers that are generated with sharing rpg."""
+    layers = _on_meta(config, config.width).named_modules()
+    return sum(m.weight.numel() for name, m in layers if fnmatch(name, GENERATED) and isinstance(m, nn.Conv2d))
+
+
 def rpg_parameters(config: ClassifierConfig) -> int:
     """Trainable parameters that the network has with sharing rpg: N + fixed."""
-    model = _on_meta(config, config.width)
-    layers = [module for name, module in model.named_modules() if fnmatch(name, GENERATED) and isinstance(module, nn.Conv2d)]
-    generated = sum(layer.weight.numel() for layer in layers)
-    return sum(parameter.numel() for parameter in model.parameters()) - generated + parse_size(config.rpg_size, generated)
+    generated = generated_weights(config)
+    total = sum(parameter.numel() for parameter in _on_meta(config, config.width).parameters())
+    return total - generated + parse_size(config.rpg_size, generated)
 
 
 def check_batch_size(config: ClassifierConfig, batch_size: int) -> None:

@@ -63,7 +63,7 @@ class Claims:
 
     def __init__(self, rows: Sequence[Row], figures: Mapping[str, Figures], sizes: Sizes, seeds: int, images: int) -> None:
         self.rows, self.figures, self.sizes, self.images = rows, figures, sizes, images
-        self.seeds = f"{seeds} seed{'s' if seeds > 1 else ''}" if seeds != 1 else "one seed"
+        self.seeds = _seeds(seeds)
 
     def all(self) -> list[Claim]:
         """The claims, in the paper's order."""
@@ -123,7 +123,7 @@ class Claims:
         right = difference > 0 if slack is None else difference >= -slack
         error = math.sqrt(sum(value[0] * (1 - value[0]) for value in values if value) / max(1, self.images))
         shown = " against ".join(f"{name} {_percent(value)}" for name, value in zip((own, other), values, strict=True) if value)
-        words = [shown, f"{100 * difference:+.2f} points", *self._epochs(own, other), self.seeds]
+        words = [shown, f"{100 * difference:+.2f} points", *self._epochs(own, other), self._least_seeds(own, other)]
         if slack == EQUAL:
             words.insert(2, f"equal: at most {100 * EQUAL:g} less")
         if abs(difference) <= 2 * error:
@@ -137,6 +137,10 @@ class Claims:
             own, before = (self._value(name or "", figure) for figure in ("epochs", "epochs_before"))
             longest.append((own[0] if own else 0.0) + (before[0] if before else 0.0))
         return [f"{' against '.join(f'{value:g}' for value in longest)} epochs"] if len(set(longest)) > 1 else []
+
+    def _least_seeds(self, *names: str | None) -> str:
+        """How many seeds a comparison rests on, where some rows have failed too."""
+        return _seeds(min(len(self.figures[name].figures) for name in names if name))
 
     def _log_linear(self) -> Claim:
         text, fit = "Accuracy is linear in log N", self.fit()
@@ -152,8 +156,12 @@ class Claims:
             return Claim(text, "not measured", "")
         ratio = values[1][0] / values[0][0]
         shown = f"{values[0][0]:.3f} ms against {values[1][0]:.3f} ms an image: {ratio:.1f} times"
-        shown += f", more than claimed; {self.seeds}" if ratio > FASTER[1] else f"; {self.seeds}"
+        shown += f"{', more than claimed' if ratio > FASTER[1] else ''}; {self._least_seeds(own, other)}"
         return Claim(text, "yes" if ratio >= FASTER[0] else "no", shown)
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _percent(value: tuple[float, float | None]) -> str:

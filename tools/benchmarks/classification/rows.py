@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any
 
 from rpgmt.config import TrainConfig
@@ -91,7 +90,9 @@ def read_sizes(text: str, block: str | None, config: Config) -> Sizes:
     Raises:
         UserError: one is no size, stands there twice or makes no network smaller, or the block's is none of them.
     """
-    generated = generated_weights(config, "resnet18")
+    from rpgmt.models.classifier import generated_weights
+
+    generated = generated_weights(_model(config, "resnet18", "none").model)
 
     def parse(part: str, flag: str) -> int:
         try:
@@ -113,17 +114,6 @@ def read_sizes(text: str, block: str | None, config: Config) -> Sizes:
     if chosen not in sizes:
         raise UserError(f"`--block-size` is {block}: give one of --sizes, {text}")
     return Sizes(tuple(sorted(sizes, reverse=True)), middle, chosen)
-
-
-def generated_weights(config: Config, network: str) -> int:
-    """M: weights of the layers that a bank makes."""
-    from torch import nn
-
-    from rpgmt.models import classifier
-
-    model = classifier._on_meta(_model(config, network, "none").model, config.model.width)
-    layers = [module for name, module in model.named_modules() if fnmatch(name, classifier.GENERATED)]
-    return sum(layer.weight.numel() for layer in layers if isinstance(layer, nn.Conv2d))
 
 
 def read_rows(text: str | None) -> list[str]:
@@ -149,7 +139,7 @@ def plan(config: Config, families: Sequence[str], sizes: Sizes, finetune: TrainC
         finetune: how rows are trained that start from a trained network.
         equilibrium: how the equilibrium network is trained.
     """
-    from rpgmt.models.classifier import rpg_parameters
+    from rpgmt.models.classifier import generated_weights, rpg_parameters
 
     middle = sizes.middle
     shared = _model(config, "resnet18", "rpg", middle)
@@ -158,7 +148,7 @@ def plan(config: Config, families: Sequence[str], sizes: Sizes, finetune: TrainC
     equal = rpg_parameters(shared.model)
     bank, at = f"{GLOBAL}-{short(middle)}", short(middle)
     block = short(sizes.block)
-    half = generated_weights(config, "resnet34") // 2
+    half = generated_weights(_model(config, "resnet34", "none").model) // 2
     rows = [
         Row(PLAIN, PLAIN, _model(config, "resnet18", "none")),
         Row(PLAIN_34, PLAIN_34, _model(config, "resnet34", "none")),
