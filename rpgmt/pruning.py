@@ -124,6 +124,13 @@ def prune_channels(
     """
     if method not in METHODS:
         raise ValueError(f"`method` is {method!r}: must be one of {', '.join(METHODS)}")
+    _check_count(parameters)
+    if isinstance(keep, str):
+        raise ValueError(f"`keep` is {keep!r}: give a list of patterns, e.g. [{keep!r}]")
+    names = [name for name, _ in model.named_modules()]
+    for pattern in keep:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ValueError(f"`keep` has {pattern!r}, which matches no layer of the {type(model).__name__}")
     if any(isinstance(module, GeneratedLayer) for module in model.modules()):
         raise ValueError("channels of generated weights cannot be taken out of their bank: call `rpgmt.bake(model)` first")
     if Masks.of(model) is not None:
@@ -159,7 +166,13 @@ class _Prunable:
     importance: Tensor
 
 
+def _check_count(parameters: int) -> None:
+    if type(parameters) is not int or parameters < 0:
+        raise ValueError(f"`parameters` is {parameters!r}: give the number of parameters that shall remain, e.g. 100_000")
+
+
 def _prune(model: nn.Module, parameters: int, chosen: Sequence[_Prunable], what: str) -> Pruning:
+    _check_count(parameters)
     masks = Masks.of(model) or Masks()
     before = report(model).remaining
     flags = []

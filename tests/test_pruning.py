@@ -416,3 +416,18 @@ def test_errors() -> None:
     prune_weights(model, 300)
     with pytest.raises(ValueError, match=r"call `rpgmt\.pruning\.unmask\(model\)` first"):
         prune_channels(model, 100, X[:1])
+
+
+@pytest.mark.parametrize("parameters", [600.7, "30%", -1, True])
+def test_what_remains_is_a_number(parameters: Any) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    for run in (prune_weights, prune_banks, lambda m, n: prune_channels(m, n, torch.ones(1, 8))):
+        with pytest.raises(ValueError, match=r"`parameters` is .*: give the number of parameters that shall remain"):
+            run(model, parameters)
+
+
+@pytest.mark.parametrize(("keep", "words"), [("1", "give a list of patterns"), (["1", "x"], "'x', which matches no layer")])
+def test_layers_to_keep_exist(keep: Any, words: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+    with pytest.raises(ValueError, match=words):
+        prune_channels(model, 50, torch.ones(1, 8), keep=keep)
