@@ -77,9 +77,7 @@ class Segments:
             scales: Scale of each segment.
             device: Where the bank lives.
         """
-        starts = [0]
-        for numel in numels:
-            starts.append(starts[-1] + numel)
+        starts = list(itertools.accumulate(numels, initial=0))
         shifts = [offset - start for offset, start in zip(offsets, starts, strict=True)]
         return cls(
             torch.tensor([starts, shifts], dtype=torch.int32).to(device),

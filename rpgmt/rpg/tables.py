@@ -270,7 +270,8 @@ def _scatter(
     # A CPU adds in order; others in any, but within a lap no two weights have one entry.
     cuts = range(0, len(flat), _AT_ONCE) if flat.device.type == "cpu" else _laps(size, offsets, lengths)
     for start, stop in pairwise([*cuts, len(flat)]):
-        scaled = _scaled(flat, start, stop, offsets, lengths, scales, sums.new_empty(stop - start))
+        scaled = sums.new_empty(stop - start)
+        _scaled(flat, start, stop, offsets, offsets, lengths, scales, scaled)
         sums.scatter_add_(0, entries[start:stop].long(), scaled)
     return (sums[:size] - sums[size:-1]).to(dtype)
 
@@ -282,14 +283,24 @@ def _laps(size: int, offsets: list[int], lengths: list[int]) -> list[int]:
 
 
 def _scaled(
-    flat: Tensor, start: int, stop: int, offsets: list[int], lengths: list[int], scales: list[float], out: Tensor
-) -> Tensor:
-    """Elements `start` to `stop` of a flat tensor, scaled; what it has for padding is anything."""
-    for i in range(bisect_right(offsets, start) - 1, bisect_left(offsets, stop)):
-        low, high = max(start, offsets[i]), min(stop, offsets[i] + lengths[i])
+    flat: Tensor,
+    start: int,
+    stop: int,
+    places: list[int],
+    offsets: list[int],
+    lengths: list[int],
+    scales: list[float],
+    out: Tensor,
+) -> None:
+    """Writes elements `start` to `stop` of a flat tensor, scaled; padding is left as it is.
+
+    `places` says where segments begin as `start` and `stop` count: `offsets` for the flat tensor, starts for the walk.
+    """
+    for i in range(bisect_right(places, start) - 1, bisect_left(places, stop)):
+        low, high = max(start, places[i]), min(stop, places[i] + lengths[i])
         if low < high:
-            torch.mul(flat[low:high].to(out.dtype), scales[i], out=out[low - start : high - start])
-    return out
+            padding = offsets[i] - places[i]
+            torch.mul(flat[low + padding : high + padding].to(out.dtype), scales[i], out=out[low - start : high - start])
 
 
 def _scale(flat: Tensor, offsets: list[int], lengths: list[int], scales: list[float]) -> None:
@@ -367,10 +378,7 @@ def _scatter_runs(
     for start in range(0, end, span):
         stop = min(start + span, end)
         walk = buffer[: stop - start]
-        for i in range(bisect_right(begins, start) - 1, bisect_left(begins, stop)):
-            low, high = max(start, begins[i]), min(stop, begins[i + 1])
-            padding = offsets[i] - begins[i]
-            torch.mul(flat[low + padding : high + padding].to(sums.dtype), scales[i], out=walk[low - start : high - start])
+        _scaled(flat, start, stop, begins, offsets, lengths, scales, walk)
         _turn_signs(walk, signs, start)
         buffer[stop - start : stop - start + block] = 0  # the last run may be cut off by the end
         here = shorts[bisect_left(shorts, start) : bisect_left(shorts, stop)]
