@@ -16,6 +16,18 @@ def check_rounds(rounds: int) -> None:
         raise UserError(f"`--rounds` is {rounds}: give at least 1")
 
 
+def read_seeds(text: str) -> list[int]:
+    """The seeds that `--seeds` names.
+
+    Raises:
+        UserError: they are no different whole numbers.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise UserError(f"`--seeds` is {text!r}: give different whole numbers, e.g. 0,1,2")
+    return [int(part) for part in parts]
+
+
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     """The lower quartile, the median and the upper quartile."""
     ordered = sorted(values)

@@ -11,6 +11,7 @@ from rpgmt.config import BalanceConfig, to_dict, to_yaml
 from rpgmt.errors import UserError
 from rpgmt.fields import did_you_mean
 from tasks import multitask
+from tools.benchmarks import read_seeds
 
 if TYPE_CHECKING:
     from tools.benchmarks.trainings import Training
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rows", metavar="ROW,...", help=f"networks to compare, of {', '.join(ROWS)} (default: all)")
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments, config = cli.parse_config(parser, argv, multitask.MultiTask.name, multitask.Config)
-    seeds = _seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
+    seeds = read_seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
     rows = _rows(arguments.rows) if arguments.rows else list(ROWS)
     if arguments.jobs < 1:
         raise UserError(f"`--jobs` is {arguments.jobs}: give at least 1")
@@ -132,13 +133,6 @@ def _constant(task: multitask.MultiTask) -> dict[str, Any]:
     with torch.no_grad():
         constants = {name: head.constant(batches) for name, head in task.heads.items()}
     return {"val": evaluate(task, Constants(), batch_size=train.batch_size, device=train.device).metrics}
-
-
-def _seeds(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UserError(f"`--seeds` is {text!r}: give different whole numbers, e.g. 0,1,2")
-    return [int(part) for part in parts]
 
 
 def _rows(text: str) -> list[str]:

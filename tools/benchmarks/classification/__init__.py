@@ -13,6 +13,7 @@ from rpgmt.config import TrainConfig, to_dict, to_yaml
 from rpgmt.errors import UserError
 from tasks import classification
 from tasks.classification import ClassificationTask, Config
+from tools.benchmarks import read_seeds
 from tools.benchmarks.classification import rows as table
 from tools.benchmarks.classification.rows import EQUILIBRIUM, EQUILIBRIUM_RECIPE, QUANTIZED, Row
 
@@ -40,10 +41,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--finetune-epochs", type=int, help="of networks that are pruned or projected (default: --epochs / 5)")
     parser.add_argument("--finetune-lr", type=float, help="their learning rate (default: --lr / 10)")
     parser.add_argument("--equilibrium-epochs", type=int, help="of the equilibrium network (default: --epochs)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here, too")
+    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
     arguments, config = cli.parse_config(parser, argv, ClassificationTask.name, Config)
     _refuse_own_flags(argv)
-    seeds = _seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
+    seeds = read_seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
     families = table.read_rows(arguments.rows)
     for flag in ("jobs", "finetune_epochs", "equilibrium_epochs"):
         if (value := getattr(arguments, flag)) is not None and value < 1:
@@ -88,13 +89,6 @@ def _refuse_own_flags(argv: Sequence[str]) -> None:
     for word in argv:
         if (flag := word.split("=")[0]) in OWN_FLAGS:
             raise UserError(f"`{flag}` is each row's own: leave it out; --rows and --sizes choose what is compared")
-
-
-def _seeds(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UserError(f"`--seeds` is {text!r}: give different whole numbers, e.g. 0,1,2")
-    return [int(part) for part in parts]
 
 
 def _finetune(train: TrainConfig, epochs: int | None, lr: float | None) -> TrainConfig:
