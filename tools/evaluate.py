@@ -43,7 +43,8 @@ def main(argv: list[str]) -> int:
 
     from rpgmt import bake
     from rpgmt.engine.anytime import stage_costs
-    from rpgmt.engine.evaluate import evaluate, pick_device
+    from rpgmt.engine.device import pick_device
+    from rpgmt.engine.evaluate import evaluate
     from rpgmt.models.refinement import Refinement
     from rpgmt.tables import anytime_table, details_table, metrics_table, print_table, write_json
 

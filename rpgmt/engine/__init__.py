@@ -1,4 +1,4 @@
-"""Training and evaluation on Lightning's Trainer; the run folder; the model file.
+"""Training and evaluation: the loop, on Lightning Fabric; the run folder; the model file.
 
-Nothing is imported here: Lightning takes seconds, and only ``rpgmt.engine.fit`` needs it.
+Nothing is imported here: Fabric takes seconds, and only training needs it.
 """

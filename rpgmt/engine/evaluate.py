@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rpgmt.data.loader import validation_loader
+from rpgmt.engine.device import pick_device
 from rpgmt.engine.task import Batch, Task
-from rpgmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -125,34 +125,3 @@ def images(task: Task, batch: Batch, channels_last: bool) -> Tensor:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Copy the batch's tensors to the device; the rest stays."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
-
-
-def pick_device(name: str) -> str:
-    """Return ``cuda`` or ``cpu`` for ``auto``, another name as it is.
-
-    Raises:
-        UserError: the device is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("`device` is cuda: this machine has no CUDA device; give cpu, or auto")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UserError("`device` is mps: this machine has none; give cpu, or auto")
-    return name
-
-
-def pick_precision(name: str, device: str) -> str:
-    """Return, for ``auto``, bf16 if the device computes in it and else 32; another name as it is.
-
-    A CPU without instructions for bfloat16 takes ten times as long with it as with float32.
-
-    Args:
-        name: auto, 32, bf16 or 16.
-        device: cpu, cuda or mps.
-    """
-    if name != "auto":
-        return name
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-    return "bf16" if device == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"

@@ -12,7 +12,6 @@ OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -146,7 +145,7 @@ def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -
 
 def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     """Write metrics.json, with the size of the model file and the versions of what made it."""
-    packages = ("rpgmt", "torch", "lightning", "numpy")
+    packages = ("rpgmt", "torch", "lightning-fabric", "numpy")
     record = {
         **metrics,
         "bytes": {"model_file": folder.model.stat().st_size},
@@ -184,40 +183,3 @@ def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(path.name + ".part")
     write(temporary)
     os.replace(temporary, path)
-
-
-class Table:
-    """metrics.csv: one row each time, columns as they come up, empty where there is nothing (or None).
-
-    Args:
-        path: the file.
-        step: rows after this step are dropped: a run that was killed goes on from before them.
-    """
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        self.columns: list[str] = []
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                # A row that a kill cut off has no step, or not all columns.
-                whole = [row for row in csv.DictReader(file) if None not in row.values() and (row["step"] or "").isdigit()]
-                rows = [row for row in whole if int(row["step"]) <= step]
-            self.columns = list(rows[0]) if rows else []
-        self._write(rows)
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it has a ``step``. A new column rewrites the file."""
-        if new := [name for name in row if name not in self.columns]:
-            with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-            self.columns += new
-            self._write(rows)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(dict(row))
-
-    def _write(self, rows: list[dict[str, Any]]) -> None:
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)

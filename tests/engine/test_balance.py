@@ -23,8 +23,8 @@ from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, co
 from rpgmt.config import BalanceConfig, ConfigError, from_dict
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer
-from rpgmt.engine.fit import Interrupted, fit
-from rpgmt.engine.module import joint_losses
+from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.losses import joint_losses
 from rpgmt.engine.run_folder import load_checkpoint, save_checkpoint
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError

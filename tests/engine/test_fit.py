@@ -19,9 +19,11 @@ from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Noise, Toy, config
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml
 from rpgmt.data.loader import ResumableLoader
-from rpgmt.engine.evaluate import evaluate, pick_precision
-from rpgmt.engine.fit import _trainer, fit
-from rpgmt.engine.module import NonFiniteLossError, learning_rate_factor
+from rpgmt.engine.device import make_fabric, pick_precision, synchronise_norms
+from rpgmt.engine.evaluate import evaluate
+from rpgmt.engine.loop import fit
+from rpgmt.engine.losses import NonFiniteLossError
+from rpgmt.engine.optimizer import learning_rate_factor
 from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.errors import UserError
 
@@ -272,10 +274,11 @@ def test_an_epoch_survives_a_broken_validation_file(tmp_path: Path) -> None:
 
 
 def test_unsynchronised_batch_norm_warns() -> None:
-    train = config(Path(), devices=2).train
+    fabric = make_fabric(config(Path(), devices=2).train)
     with pytest.warns(UserWarning, match="batch norm is not synchronised"):
-        _trainer(train, Net(norm=True))
-    _trainer(train, Net(norm=False))
+        synchronise_norms(Net(norm=True), fabric)
+    synchronise_norms(Net(norm=False), fabric)
+    synchronise_norms(Net(norm=True), make_fabric(config(Path()).train))
 
 
 def test_folder_in_use(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
 
-from rpgmt.engine.fit import Interrupted, fit
-from rpgmt.engine.module import NonFiniteLossError, joint_losses
+from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.losses import NonFiniteLossError, joint_losses
 from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.engine.task import Batch
 

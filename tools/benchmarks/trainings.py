@@ -101,7 +101,7 @@ class Training:
 
 
 def count_steps(data: Dataset, train: TrainConfig) -> int:
-    """Optimizer steps of a training, as `rpgmt.engine.fit` takes them."""
+    """Optimizer steps of a training, as `rpgmt.engine.loop` takes them."""
     loader = ResumableLoader(data, train.batch_size, world_size=train.devices * train.nodes)
     steps = -(-train.epochs * loader.batches_per_epoch // train.accumulate)
     return min(steps, train.max_steps or steps)

@@ -82,7 +82,7 @@ def main(argv: list[str]) -> int:
 
     import torch
 
-    from rpgmt.engine.evaluate import pick_device
+    from rpgmt.engine.device import pick_device
     from rpgmt.tables import write_json
 
     generated = _size(arguments.generated, "--generated")

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     import torch
 
     from rpgmt import models
-    from rpgmt.engine.evaluate import pick_device
+    from rpgmt.engine.device import pick_device
     from rpgmt.tables import print_table, write_json
     from tools.benchmarks.step import inference, memory, timing, wire
 
@@ -74,7 +74,7 @@ def _title(config: Any, device: Any) -> str:
     """Everything that the figures depend on."""
     import torch
 
-    from rpgmt.engine.evaluate import pick_precision
+    from rpgmt.engine.device import pick_precision
 
     train = config.train
     words = [_network(config), f"batch {train.batch_size}"]

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import rpgmt
-from rpgmt.engine.evaluate import pick_precision
+from rpgmt.engine.device import pick_precision
 from tools.benchmarks import quartiles, ratios, shuffled
 from tools.benchmarks.step.kinds import NONE, RPG
 from tools.benchmarks.step.training_step import Clock, autocast, build, images

@@ -15,8 +15,8 @@ from torch import Tensor
 import rpgmt
 from rpgmt import models
 from rpgmt.config import TrainConfig
+from rpgmt.engine.device import pick_precision
 from rpgmt.engine.ema import Ema
-from rpgmt.engine.evaluate import pick_precision
 from rpgmt.models.refinement import Refinement
 from tools.benchmarks.step.kinds import KINDS
 

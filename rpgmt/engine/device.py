@@ -1,0 +1,124 @@
+"""Where a model runs, and with which precision: devices, Lightning's Fabric, deterministic algorithms."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+import torch.utils.deterministic as _memory
+from torch import nn
+
+from rpgmt.config import TrainConfig
+from rpgmt.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def pick_device(name: str) -> str:
+    """Return ``cuda`` or ``cpu`` for ``auto``, another name as it is.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("`device` is cuda: this machine has no CUDA device; give cpu, or auto")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("`device` is mps: this machine has none; give cpu, or auto")
+    return name
+
+
+def pick_precision(name: str, device: str) -> str:
+    """Return, for ``auto``, bf16 if the device computes in it and else 32; another name as it is.
+
+    A CPU without instructions for bfloat16 takes ten times as long with it as with float32.
+
+    Args:
+        name: auto, 32, bf16 or 16.
+        device: cpu, cuda or mps.
+    """
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    return "bf16" if device == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"
+
+
+def make_fabric(train: TrainConfig) -> Fabric:
+    """Return the Fabric of a training: its device, precision, processes and nodes. `launch` starts the other processes.
+
+    Raises:
+        UserError: this machine has no such device, or not so many, or no such precision.
+    """
+    from lightning_fabric import Fabric  # takes seconds to import
+    from lightning_fabric.strategies import DDPStrategy
+
+    device = pick_device(train.device)
+    precision = pick_precision(train.precision, device)
+    if precision == "16" and device == "cpu":
+        raise UserError("`precision` is 16: a CPU has no mixed precision with float16; give 32 or bf16")
+    if device == "cuda" and train.devices > torch.cuda.device_count():
+        raise UserError(f"`devices` is {train.devices}: this machine has {torch.cuda.device_count()}")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no lines on devices found
+    several = train.devices * train.nodes > 1
+    return Fabric(
+        accelerator=device,
+        devices=train.devices,
+        num_nodes=train.nodes,
+        # Buffers may be large tables of integers, which DistributedDataParallel would send in every step.
+        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+    )
+
+
+@contextmanager
+def chosen_algorithms(device: torch.device) -> Iterator[None]:
+    """Meanwhile a CPU computes with deterministic algorithms, and a GPU with the convolutions that it finds fastest.
+
+    New memory need not be filled for the former: nothing reads it.
+    """
+    deterministic, filled = torch.are_deterministic_algorithms_enabled(), _memory.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        _memory.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    try:
+        with warnings.catch_warnings():
+            # torch 2.11 does not know the new name of this argument.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        _memory.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def synchronise_norms(model: nn.Module, fabric: Fabric) -> None:
+    """Let batch norm on several GPUs normalise with the statistics of all; on CPUs, where torch cannot, warn."""
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if fabric.world_size == 1 or not normed:
+        return
+    if fabric.device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    elif fabric.is_global_zero:
+        warnings.warn(
+            f"batch norm is not synchronised on {fabric.device.type}: every process normalises with statistics of its own"
+            " batches, and the first one's running statistics are validated and saved",
+            stacklevel=2,
+        )
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes the first one's running statistics, which are those that are saved."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.broadcast(buffer, 0)

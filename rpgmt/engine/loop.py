@@ -1,0 +1,436 @@
+"""Training: from a task and its config to a run folder, in one loop over batches.
+
+A resumed run goes on at the batch where the checkpoint was written. On a CPU the weights are then, bit for bit, those of an
+uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch._functorch import config as functorch
+from torch.nn.parallel import DistributedDataParallel
+
+from rpgmt.config import TrainConfig, to_dict
+from rpgmt.data.loader import ResumableLoader, validation_loader
+from rpgmt.engine import run_folder
+from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
+from rpgmt.engine.device import chosen_algorithms, make_fabric, pick_device, pick_precision, share_buffers, synchronise_norms
+from rpgmt.engine.ema import Ema
+from rpgmt.engine.evaluate import Validation, images, to_device, validate
+from rpgmt.engine.losses import LossLog, joint_losses
+from rpgmt.engine.model_file import save_model
+from rpgmt.engine.optimizer import learning_rate_factor, make_optimizer
+from rpgmt.engine.record import Record
+from rpgmt.engine.run_folder import RunFolder, save_checkpoint
+from rpgmt.engine.signals import StopSignals
+from rpgmt.engine.task import Batch, Task
+from rpgmt.errors import UserError
+from rpgmt.rpg.bank import defer_gradients
+from rpgmt.visualize import plot_curves
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from lightning_fabric import Fabric
+
+C = TypeVar("C", bound="DataclassInstance")
+
+STEPS_BETWEEN_ROWS = 50
+SECONDS_BETWEEN_CHECKPOINTS = 600.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was ended by SIGINT or SIGTERM, in order: checkpoint, model file and metrics are in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+
+def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | None = None) -> Path:
+    """Train ``task.model`` and return the run folder.
+
+    The model ends, and is written to the model file, with the weights that the last validation measured: the
+    moving average if ``ema`` is on, else those of the last step. (The best ones are in `checkpoints/best.ckpt`.) An
+    interrupted run writes the same of the step where it ended; `val` in `metrics.json` is then of the validation
+    before.
+
+    A run ends after ``epochs``, or after ``max_steps`` if that comes first. A resumed run may change these, and what
+    else does not make the run what it is (`run_folder.MAY_CHANGE`); the learning rate then follows the schedule of
+    the new length from where it stands. Resuming a finished run does nothing.
+
+    Args:
+        task: what to train; ``task.model`` is trained in place.
+        config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as config.yaml,
+            and in the model file), without ``out`` and ``resume``, and with this machine's precision for ``auto``.
+        summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
+
+    Raises:
+        UserError: `out` is in use, or the config does not fit the machine, the run to resume or the model's tasks.
+        NonFiniteLossError: before the optimizer step; the last checkpoint stays.
+        Interrupted: a `KeyboardInterrupt`, after SIGINT or SIGTERM. (With several processes the others exit.)
+    """
+    config = for_this_machine(config)
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
+    balancer, fabric = make_balancer(task), make_fabric(train)
+    # The first process starts the others when it has taken the folder: they do not ask whether it is free.
+    first = fabric.is_global_zero
+    with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
+        training = Training(task, config, fabric, balancer, folder, summary or {})
+        if len(training.loader) == 0:
+            training.say(f"{folder.path}: this run is finished; more --epochs would go on with it")
+            return folder.path
+        # A compiled backward pass may write over what it was given; not where every task makes one through the same graph.
+        several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()
+        try:
+            with several, chosen_algorithms(fabric.device):
+                training.run()
+        except KeyboardInterrupt:
+            if not first:
+                raise SystemExit(0) from None  # another status would make Fabric kill the first process
+            raise Interrupted(folder.path) from None
+    return folder.path
+
+
+def for_this_machine(config: C) -> C:
+    """The config with the precision that ``auto`` is on its device: what a run keeps.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
+    precision = pick_precision(train.precision, pick_device(train.device))
+    changed: Any = dataclasses.replace(train, precision=precision)  # type: ignore[arg-type]
+    return dataclasses.replace(config, train=changed)
+
+
+class TrainingStep:
+    """What training does with batches: `gradients` of each batch of an optimizer step, then `update`.
+
+    Args:
+        task: the model, its images and losses.
+        train: how to train.
+        fabric: launched; device, precision and processes.
+        balancer: makes one loss of the task's losses, and its gradients.
+        steps: of the whole run, over which the learning rate takes its course.
+        mark: called after each phase with its name (forward, backward, optimizer, ema); a device may still be at work on it.
+
+    Attributes:
+        network: what a forward pass calls: the model, or what joins the gradients of several processes round it.
+        optimizer: of the model's and the balancer's parameters.
+        ema: the moving average of the weights, or None.
+        losses: of the batches since the last row of the log.
+        rate: the learning rate of the last step, of fixed parameters.
+        defers: whether banks wait for a step's last batch to gather their gradients.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: TrainConfig,
+        fabric: Fabric,
+        balancer: Balancer,
+        steps: int,
+        *,
+        mark: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        self.task, self.train, self.fabric, self.balancer, self.steps, self.mark = task, train, fabric, balancer, steps, mark
+        fabric.strategy.module_to_device(task.model)
+        balancer.to(fabric.device)
+        # Without Fabric's own wrapper, which allows no gradients of single tasks and changes the types of in- and outputs.
+        self.network: nn.Module = fabric.strategy.setup_module(task.model)
+        self.optimizer = make_optimizer(task.model, train, list(balancer.parameters()))
+        self._peaks = [group["lr"] for group in self.optimizer.param_groups]
+        self.ema = Ema(task.model, train.ema) if train.ema else None
+        self.losses = LossLog()
+        self.rate = 0.0
+        self.defers = not isinstance(balancer, GradientBalancing)  # which takes each batch's gradients on their own
+
+    def gradients(
+        self, batch: Batch, number: int, *, last: bool, place: str = "", stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Add a batch's gradients to those of its step.
+
+        Args:
+            batch: on the device.
+            number: of the batch in the run, from 0.
+            last: whether it is the last one of its step.
+            place: of the batch, for an error.
+            stop: asked for after the forward pass: whether this process is to end; `losses.stop` then says it in all.
+        """
+        # Everything random in a step (dropout, …) is a function of these three, so that a resumed run needs no state.
+        key = np.random.SeedSequence((self.train.seed, number, self.fabric.global_rank))
+        seed = int(key.generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond
+        if self.fabric.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        if number % self.train.accumulate == 0:
+            self.optimizer.zero_grad()
+        with self._together(last):
+            with self.fabric.autocast():
+                outputs = self.network(images(self.task, batch, self.train.channels_last))
+                losses = self.task.losses(outputs, batch)
+                own, report = joint_losses(losses, stop())
+                loss = self.balancer(list(losses), own, report) / self.train.accumulate
+            self.losses.add(list(losses), report, batch, place)
+            self.mark("forward")
+            scaler = getattr(self.fabric.strategy.precision, "scaler", None)  # of float16
+            self.balancer.backward(loss if scaler is None else scaler.scale(loss), (self.train.seed, number))
+            self.mark("backward")
+
+    def update(self, step: int) -> None:
+        """Make optimizer step ``step`` (from 0) with the gradients that there are.
+
+        Raises:
+            NonFiniteLossError: before the weights change.
+        """
+        self.losses.check(step + 1)  # only now, when a GPU has its backward pass queued, is waiting for them cheap
+        factor = learning_rate_factor(step, self.steps, self.train)
+        self.rate = self.train.lr * factor
+        for group, peak in zip(self.optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
+        strategy, norm = self.fabric.strategy, self.train.clip_norm
+        if norm is not None:  # not finite with float16: the scaler leaves the step out
+            strategy.clip_gradients_norm(self.network, self.optimizer, norm, error_if_nonfinite=False)
+        strategy.optimizer_step(self.optimizer)
+        self.mark("optimizer")
+        if self.ema:
+            self.ema.update(step)
+            self.mark("ema")
+
+    @contextmanager
+    def _together(self, last: bool) -> Iterator[None]:
+        """All batches of a step but the last leave what is done once a step: to gather and to send gradients."""
+        with ExitStack() as stack:
+            if not last and self.defers:
+                stack.enter_context(defer_gradients(self.task.model))
+            if not last and isinstance(self.network, DistributedDataParallel):
+                stack.enter_context(self.network.no_sync())
+            yield
+
+
+class Training:
+    """A run, from its first batch or a checkpoint to its end: the loop, and what happens between two steps.
+
+    There is one place where a run can be left and entered again, the end of a step, and the state to save is what `_save`
+    lists. A checkpoint is written at an epoch's end, every 10 minutes, at a signal, and when loading data fails.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: DataclassInstance,
+        fabric: Fabric,
+        balancer: Balancer,
+        folder: RunFolder,
+        summary: Mapping[str, Any],
+    ) -> None:
+        self.task, self.fabric, self.balancer, self.folder, self.summary = task, fabric, balancer, folder, summary
+        self.train = train = config.train  # type: ignore[attr-defined]
+        self.first = fabric.is_global_zero
+        # What is saved is a `--config` for a new run.
+        self.config: Any = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))  # type: ignore[arg-type]
+        place = {"rank": fabric.global_rank, "world_size": fabric.world_size, "pin_memory": fabric.device.type == "cuda"}
+        self.loader = ResumableLoader(task.train_data, train.batch_size, seed=train.seed, workers=train.workers, **place)
+        self.loader.stop = train.epochs * self.loader.batches_per_epoch
+        if train.max_steps is not None:
+            self.loader.stop = min(self.loader.stop, train.max_steps * train.accumulate)
+        self.validation_batches = validation_loader(task.val_data, train.batch_size, workers=train.workers, **place)
+        self.checkpoint = self._resume() if train.resume else {}
+        self.best: float | None = self.checkpoint.get("best")
+        self.metrics: dict[str, float | None] = dict(self.checkpoint.get("metrics", {}))
+        self.validation: Validation | None = None  # the last one; in the first process
+        self.between_steps = False  # all state belongs together
+
+    @property
+    def done(self) -> int:
+        """Optimizer steps done, by the batches handed out."""
+        return math.ceil(self.loader.batch / self.train.accumulate)
+
+    def run(self) -> None:
+        """Train, and write the results.
+
+        Raises:
+            KeyboardInterrupt: a signal came; what there is of results is written.
+        """
+        if self.first:
+            run_folder.write_config(self.folder, self.config, self.task.name)
+        self.fabric.launch()
+        steps = math.ceil(self.loader.stop / self.train.accumulate)
+        self.step = self._prepare(steps)
+        self.started = self.saved = time.monotonic()
+        with StopSignals(speak=self.first) as signals:
+            self.record = Record(self.folder, self.done, steps, silent=not self.first)
+            try:
+                if self.first and not self.folder.last.exists():
+                    self._save(self.folder.last)  # a run that is killed early goes on from these first weights
+                self._train(signals)
+                interrupted = len(self.loader) > 0
+                self._finish(interrupted)
+            except BaseException:
+                if self.between_steps and self.first:
+                    self._save(self.folder.last)
+                raise
+            finally:
+                self.record.close()
+                del self.validation_batches  # and so its worker processes
+        if interrupted:
+            raise KeyboardInterrupt
+        if self.validation is not None:
+            self.task.draw(self.validation.predictions, self.folder.path)
+            plot_curves(self.folder.table, self.folder.path / "curves.png")
+
+    def say(self, text: str) -> None:
+        """Print a line in the first process."""
+        if self.first:
+            print(text, flush=True)
+
+    def _train(self, signals: StopSignals) -> None:
+        """The loop."""
+        loader, step, train = self.loader, self.step, self.train
+        save_due = False
+        for batch in loader:
+            self.between_steps = False
+            number = loader.batch - 1
+            ends = loader.batch % train.accumulate == 0 or len(loader) == 0
+            epoch, within = divmod(loader.batch, loader.batches_per_epoch)
+            if number and number % loader.batches_per_epoch == 0:
+                self.balancer.end_epoch()
+            place = f"batch {within or loader.batches_per_epoch} of the epoch"
+            step.gradients(to_device(batch, self.fabric.device), number, last=ends, place=place, stop=lambda: signals.asked)
+            name = f"epoch {epoch + (within > 0)}/{-(-loader.stop // loader.batches_per_epoch)}"
+            if ends:
+                step.update(self.done - 1)
+                self.record.progress(self.done, name, step.losses.last)
+
+            finished = len(loader) == 0
+            self.between_steps = ends and not finished  # validation may meet a broken file
+            if finished or (within == 0 and epoch % train.val_every == 0):
+                self._validate(name)
+            elif within == 0 or (ends and self.done % STEPS_BETWEEN_ROWS == 0):
+                self._row(step.losses.take(), None)
+
+            save_due |= within == 0 or time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
+            if ends and not finished:
+                if self.first and (save_due or step.losses.stop):
+                    self._save(self.folder.last)
+                save_due = False
+                if step.losses.stop:  # the same in all processes
+                    return
+
+    def _resume(self) -> dict[str, Any]:
+        """Put loader and model where the run's last checkpoint has them, and return it; nothing, if there is none yet."""
+        folder, loader = self.folder, self.loader
+        if self.first:
+            run_folder.check_same_run(folder, self.config)
+        checkpoint: dict[str, Any] = {}
+        if folder.last.is_file():
+            checkpoint = run_folder.load_checkpoint(folder.last)
+            loader.load_state_dict(checkpoint["loader"])
+            self.task.model.load_state_dict(checkpoint["model"])
+            if len(loader) and loader.batch % self.train.accumulate:
+                raise UserError(
+                    f"{folder.path}: the run ended within a step of {self.train.accumulate} batches (`accumulate`), so more "
+                    "--epochs would not be the longer run: start it again with another --out"
+                )
+        if len(loader):
+            self.say(f"resuming {folder.path} at batch {loader.batch} of {loader.stop}")
+        return checkpoint
+
+    def _prepare(self, steps: int) -> TrainingStep:
+        """Put the model on its device, and all else that changes with training where the checkpoint has it."""
+        model, train, saved = self.task.model.train(), self.train, self.checkpoint
+        if train.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if train.compile:
+            model.compile()
+        synchronise_norms(model, self.fabric)
+        step = TrainingStep(self.task, train, self.fabric, self.balancer, steps)
+        if saved:
+            step.optimizer.load_state_dict(saved["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(saved["scaler"])
+            if "balance" in saved:  # checkpoints of before have none, and their runs no method with a state
+                self.balancer.load_state(saved["balance"], self.fabric.device)
+            if step.ema:
+                step.ema.load_state_dict(saved["ema"])
+        return step
+
+    def _validate(self, epoch: str) -> None:
+        losses = self.step.losses.take()
+        with self._averaged():
+            share_buffers(self.task.model)
+            layout, precision = self.train.channels_last, self.fabric.autocast
+            batches, device = self.validation_batches, self.fabric.device
+            found = validate(self.task, self.task.model, batches, device, channels_last=layout, precision=precision)
+        if found is None:
+            return
+        self.validation, self.metrics = found, found.metrics
+        self._row(losses, found)
+        score = found.metrics[self.task.monitor]
+        best = score is not None and (self.best is None or score > self.best)
+        if best:
+            self.best = score
+            self._save(self.folder.best)
+        values = {"loss": losses.get("loss"), "val loss": found.losses["loss"], self.task.monitor: score}
+        text = "  ".join(f"{name} {'n/a' if v is None else format(v, '.4g')}" for name, v in values.items())
+        self.record.line(f"{epoch}  step {self.done}  {text}{' (best)' if best else ''}  {self.record.rate(self.done)}")
+
+    def _row(self, losses: Mapping[str, float], validation: Validation | None) -> None:
+        values: dict[str, float | None] = {"lr": self.step.rate}
+        values |= {f"train/{name}": value for name, value in losses.items()}
+        values |= {f"weight/{name}": value for name, value in self.balancer.weights().items()}
+        if validation is not None:
+            numbers = {**validation.losses, **validation.metrics}
+            # Figures of single key points or classes, `PCK@0.2:left_ankle`, are in metrics.json alone: no hundreds of curves.
+            values |= {f"val/{name}": value for name, value in numbers.items() if ":" not in name}
+        epoch = round(self.loader.batch / self.loader.batches_per_epoch, 3)
+        self.record.row(self.done, epoch, round(self._seconds(), 2), values)
+
+    def _save(self, path: Path) -> None:
+        state = {
+            "model": self.task.model.state_dict(),
+            "optimizer": self.step.optimizer.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "balance": self.balancer.state(),
+            "ema": self.step.ema.state_dict() if self.step.ema else None,
+            "loader": self.loader.state_dict(),
+            "best": self.best,
+            "metrics": self.metrics,
+            "seconds": self._seconds(),
+        }
+        save_checkpoint(path, state)
+        if path == self.folder.last:
+            self.saved = time.monotonic()
+
+    def _finish(self, interrupted: bool) -> None:
+        """Write the model file, metrics.json and the last checkpoint; leave the averaged weights in the model.
+
+        What validation measured is what the model file holds. The checkpoint of the end comes after it: a run that resuming
+        calls finished has its results.
+        """
+        self.between_steps = False
+        with self._averaged():
+            if self.first:
+                save_model(self.folder.model, self.task.model, {"task": self.task.name, **to_dict(self.config)})
+                record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
+                run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
+        if self.first and not interrupted:
+            self._save(self.folder.last)
+        if self.step.ema:
+            self.step.ema.copy_to_model()
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.step.ema.applied() if self.step.ema else nullcontext()
+
+    def _seconds(self) -> float:
+        """Of training, those before this start included."""
+        return float(self.checkpoint.get("seconds", 0.0)) + time.monotonic() - self.started

@@ -1,0 +1,41 @@
+"""Ctrl-C and `kill`: a run ends in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+
+class StopSignals:
+    """Inside this context SIGINT and SIGTERM ask for an end; a second one has its usual effect at once.
+
+    Args:
+        speak: whether to say so on standard error.
+
+    Attributes:
+        asked: whether a signal has come to this process.
+    """
+
+    def __init__(self, *, speak: bool) -> None:
+        self.asked, self._speak = False, speak
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self._speak:  # `print` may be at work itself when the signal comes
+            os.write(2, b"stopping after this step and its validation, if any; once more: at once\n")
