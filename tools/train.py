@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
         print(f"{name}: loading torch …", flush=True)  # some seconds on a slow disk
 
     from rpgmt.engine import run_folder
-    from rpgmt.engine.loop import fit, for_this_machine
+    from rpgmt.engine.device import for_this_machine
+    from rpgmt.engine.loop import fit
 
     config = for_this_machine(config)
     if first:  # what is cheap to find wrong, before what takes long

@@ -73,6 +73,14 @@ class ResumableLoader:
         """Go to where another loader of the same data and batches stood."""
         self.batch = state["epoch"] * self.batches_per_epoch + state["position"]
 
+    def epoch(self) -> str:
+        """Say which epoch the last batch is of: "epoch 2/10"."""
+        return f"epoch {-(-self.batch // self.batches_per_epoch)}/{-(-self.stop // self.batches_per_epoch)}"
+
+    def place(self) -> str:
+        """Say which batch of its epoch the last one is: "batch 5 of the epoch"."""
+        return f"batch {(self.batch - 1) % self.batches_per_epoch + 1} of the epoch"
+
     def __len__(self) -> int:
         return max(0, self.stop - self.batch)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,7 +20,10 @@ from rpgmt.config import TrainConfig
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from lightning_fabric import Fabric
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def pick_device(name: str) -> str:
@@ -51,14 +57,26 @@ def pick_precision(name: str, device: str) -> str:
     return "bf16" if device == "cpu" and torch.cpu._is_avx512_bf16_supported() else "32"
 
 
+def for_this_machine(config: C) -> C:
+    """The config with the precision that ``auto`` is on its device: what a run keeps.
+
+    Raises:
+        UserError: this machine has no such device.
+    """
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
+    precision = pick_precision(train.precision, pick_device(train.device))
+    changed: Any = dataclasses.replace(train, precision=precision)  # type: ignore[arg-type]
+    return dataclasses.replace(config, train=changed)
+
+
 def make_fabric(train: TrainConfig) -> Fabric:
     """Return the Fabric of a training: its device, precision, processes and nodes. `launch` starts the other processes.
 
     Raises:
         UserError: this machine has no such device, or not so many, or no such precision.
     """
-    from lightning_fabric import Fabric  # takes seconds to import
-    from lightning_fabric.strategies import DDPStrategy
+    # Imported here, as it takes seconds. The large package, which some machines bring, has the same under its own name.
+    lightning = import_module("lightning_fabric" if find_spec("lightning_fabric") else "lightning.fabric")
 
     device = pick_device(train.device)
     precision = pick_precision(train.precision, device)
@@ -66,16 +84,17 @@ def make_fabric(train: TrainConfig) -> Fabric:
         raise UserError("`precision` is 16: a CPU has no mixed precision with float16; give 32 or bf16")
     if device == "cuda" and train.devices > torch.cuda.device_count():
         raise UserError(f"`devices` is {train.devices}: this machine has {torch.cuda.device_count()}")
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no lines on devices found
+    logging.getLogger(lightning.__name__).setLevel(logging.WARNING)  # no lines on devices found
     several = train.devices * train.nodes > 1
-    return Fabric(
+    fabric: Fabric = lightning.Fabric(
         accelerator=device,
         devices=train.devices,
         num_nodes=train.nodes,
         # Buffers may be large tables of integers, which DistributedDataParallel would send in every step.
-        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+        strategy=lightning.strategies.DDPStrategy(broadcast_buffers=False) if several else "auto",
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
     )
+    return fabric
 
 
 @contextmanager

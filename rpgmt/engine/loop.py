@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from rpgmt.config import TrainConfig, to_dict
 from rpgmt.data.loader import ResumableLoader, validation_loader
 from rpgmt.engine import run_folder
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
-from rpgmt.engine.device import chosen_algorithms, make_fabric, pick_device, pick_precision, share_buffers, synchronise_norms
+from rpgmt.engine.device import chosen_algorithms, for_this_machine, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
 from rpgmt.engine.losses import LossLog, joint_losses
@@ -41,8 +41,6 @@ from rpgmt.visualize import plot_curves
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from lightning_fabric import Fabric
-
-C = TypeVar("C", bound="DataclassInstance")
 
 STEPS_BETWEEN_ROWS = 50
 SECONDS_BETWEEN_CHECKPOINTS = 600.0
@@ -99,18 +97,6 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
                 raise SystemExit(0) from None  # another status would make Fabric kill the first process
             raise Interrupted(folder.path) from None
     return folder.path
-
-
-def for_this_machine(config: C) -> C:
-    """The config with the precision that ``auto`` is on its device: what a run keeps.
-
-    Raises:
-        UserError: this machine has no such device.
-    """
-    train: TrainConfig = config.train  # type: ignore[attr-defined]
-    precision = pick_precision(train.precision, pick_device(train.device))
-    changed: Any = dataclasses.replace(train, precision=precision)  # type: ignore[arg-type]
-    return dataclasses.replace(config, train=changed)
 
 
 class TrainingStep:
@@ -238,8 +224,8 @@ class Training:
         self.train = train = config.train  # type: ignore[attr-defined]
         self.first = fabric.is_global_zero
         # What is saved is a `--config` for a new run.
-        self.config: Any = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))  # type: ignore[arg-type]
-        place = {"rank": fabric.global_rank, "world_size": fabric.world_size, "pin_memory": fabric.device.type == "cuda"}
+        self.config: Any = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))
+        place: Any = {"rank": fabric.global_rank, "world_size": fabric.world_size, "pin_memory": fabric.device.type == "cuda"}
         self.loader = ResumableLoader(task.train_data, train.batch_size, seed=train.seed, workers=train.workers, **place)
         self.loader.stop = train.epochs * self.loader.batches_per_epoch
         if train.max_steps is not None:
@@ -295,32 +281,30 @@ class Training:
             print(text, flush=True)
 
     def _train(self, signals: StopSignals) -> None:
-        """The loop."""
+        """The loop: to the last batch, or to the end of the step in which a signal comes to any process."""
         loader, step, train = self.loader, self.step, self.train
         save_due = False
         for batch in loader:
             self.between_steps = False
-            number = loader.batch - 1
-            ends = loader.batch % train.accumulate == 0 or len(loader) == 0
-            epoch, within = divmod(loader.batch, loader.batches_per_epoch)
+            run_ends, epoch_ends = len(loader) == 0, loader.batch % loader.batches_per_epoch == 0
+            step_ends = run_ends or loader.batch % train.accumulate == 0
+            number = loader.batch - 1  # from 0
             if number and number % loader.batches_per_epoch == 0:
                 self.balancer.end_epoch()
-            place = f"batch {within or loader.batches_per_epoch} of the epoch"
-            step.gradients(to_device(batch, self.fabric.device), number, last=ends, place=place, stop=lambda: signals.asked)
-            name = f"epoch {epoch + (within > 0)}/{-(-loader.stop // loader.batches_per_epoch)}"
-            if ends:
+            on_device = to_device(batch, self.fabric.device)
+            step.gradients(on_device, number, last=step_ends, place=loader.place(), stop=lambda: signals.asked)
+            if step_ends:
                 step.update(self.done - 1)
-                self.record.progress(self.done, name, step.losses.last)
+                self.record.progress(self.done, loader.epoch(), step.losses.last)
 
-            finished = len(loader) == 0
-            self.between_steps = ends and not finished  # validation may meet a broken file
-            if finished or (within == 0 and epoch % train.val_every == 0):
-                self._validate(name)
-            elif within == 0 or (ends and self.done % STEPS_BETWEEN_ROWS == 0):
-                self._row(step.losses.take(), None)
+            self.between_steps = step_ends and not run_ends  # validation may meet a broken file
+            if run_ends or (epoch_ends and loader.batch // loader.batches_per_epoch % train.val_every == 0):
+                self._validate()
+            elif epoch_ends or (step_ends and self.done % STEPS_BETWEEN_ROWS == 0):
+                self._write_row(step.losses.take())
 
-            save_due |= within == 0 or time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
-            if ends and not finished:
+            save_due |= epoch_ends or time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
+            if step_ends and not run_ends:
                 if self.first and (save_due or step.losses.stop):
                     self._save(self.folder.last)
                 save_due = False
@@ -350,7 +334,7 @@ class Training:
         """Put the model on its device, and all else that changes with training where the checkpoint has it."""
         model, train, saved = self.task.model.train(), self.train, self.checkpoint
         if train.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         if train.compile:
             model.compile()
         synchronise_norms(model, self.fabric)
@@ -364,7 +348,7 @@ class Training:
                 step.ema.load_state_dict(saved["ema"])
         return step
 
-    def _validate(self, epoch: str) -> None:
+    def _validate(self) -> None:
         losses = self.step.losses.take()
         with self._averaged():
             share_buffers(self.task.model)
@@ -374,26 +358,21 @@ class Training:
         if found is None:
             return
         self.validation, self.metrics = found, found.metrics
-        self._row(losses, found)
+        self._write_row(losses, found)
         score = found.metrics[self.task.monitor]
         best = score is not None and (self.best is None or score > self.best)
         if best:
             self.best = score
             self._save(self.folder.best)
         values = {"loss": losses.get("loss"), "val loss": found.losses["loss"], self.task.monitor: score}
-        text = "  ".join(f"{name} {'n/a' if v is None else format(v, '.4g')}" for name, v in values.items())
-        self.record.line(f"{epoch}  step {self.done}  {text}{' (best)' if best else ''}  {self.record.rate(self.done)}")
+        self.record.validated(self.done, self.loader.epoch(), values, best=best)
 
-    def _row(self, losses: Mapping[str, float], validation: Validation | None) -> None:
-        values: dict[str, float | None] = {"lr": self.step.rate}
-        values |= {f"train/{name}": value for name, value in losses.items()}
-        values |= {f"weight/{name}": value for name, value in self.balancer.weights().items()}
-        if validation is not None:
-            numbers = {**validation.losses, **validation.metrics}
-            # Figures of single key points or classes, `PCK@0.2:left_ankle`, are in metrics.json alone: no hundreds of curves.
-            values |= {f"val/{name}": value for name, value in numbers.items() if ":" not in name}
-        epoch = round(self.loader.batch / self.loader.batches_per_epoch, 3)
-        self.record.row(self.done, epoch, round(self._seconds(), 2), values)
+    def _write_row(self, losses: Mapping[str, float], found: Validation | None = None) -> None:
+        numbers = {**found.losses, **found.metrics} if found else {}
+        groups = {"": {"lr": self.step.rate}, "train/": losses, "weight/": self.balancer.weights(), "val/": numbers}
+        values = {prefix + name: value for prefix, group in groups.items() for name, value in group.items()}
+        epochs = round(self.loader.batch / self.loader.batches_per_epoch, 3)
+        self.record.row({"epoch": epochs, "step": self.done, "seconds": round(self._seconds(), 2)}, values)
 
     def _save(self, path: Path) -> None:
         state = {

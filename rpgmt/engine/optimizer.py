@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -24,12 +24,15 @@ def make_optimizer(model: nn.Module, train: TrainConfig, others: Sequence[nn.Par
     groups = parameter_groups(model, train.optimizer, train.lr, train.weight_decay)
     if others:
         groups.append({"params": list(others), "lr": train.lr, "weight_decay": 0.0, "name": "balance"})
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": partial(torch.optim.SGD, momentum=0.9)}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "sgd": partial(torch.optim.SGD, momentum=0.9),
+    }
     # Fused: the hundreds of small tensors of norms and biases would otherwise take a tenth of a step on a CPU. Fabric clips no
     # gradients for a fused optimizer with float16, since that would unscale them itself.
     fused = train.clip_norm is None or train.precision == "32"
-    optimizer: torch.optim.Optimizer = kinds[train.optimizer](groups, train.lr, fused=fused)
-    return optimizer
+    return kinds[train.optimizer](groups, train.lr, fused=fused)
 
 
 def learning_rate_factor(step: int, total: int, train: TrainConfig) -> float:

@@ -19,7 +19,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Record:
-    """The log of a run: `row` for files, `progress` and `line` for people. Processes other than the first keep none.
+    """The log of a run: `row` for files, `progress` and `validated` for people. Processes other than the first keep none.
 
     A terminal shows a bar; a file gets a line every 30 seconds, without control characters.
 
@@ -48,24 +48,37 @@ class Record:
             self._task = self._bar.add_task("train", total=total, completed=done, text="")
             self._bar.start()
 
-    def row(self, step: int, epoch: float, seconds: float, values: Mapping[str, float | None]) -> None:
-        """Add a row to metrics.csv, and the same to TensorBoard's events."""
+    def row(self, place: Mapping[str, float], values: Mapping[str, float | None]) -> None:
+        """Add a row to metrics.csv, and the same to TensorBoard's events.
+
+        Figures of single key points or classes, `PCK@0.2:left_ankle`, are in metrics.json alone: no hundreds of curves.
+
+        Args:
+            place: epoch, step and seconds.
+            values: None where there is none.
+        """
         if self._silent:
             return
-        self._table.add({"epoch": epoch, "step": step, "seconds": seconds, **values})
+        values = {name: value for name, value in values.items() if ":" not in name}
+        self._table.add({**place, **values})
         for name, value in values.items():
             if value is not None:
-                self._events.add_scalar(name, value, step)
+                self._events.add_scalar(name, value, int(place["step"]))
 
     def progress(self, step: int, epoch: str, loss: float) -> None:
         """Show that ``step`` steps are done."""
         text = f"step {step}/{self._total}  loss {loss:.4g}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=epoch, text=f"{text}  {self.rate(step)}")
+            self._bar.update(self._task, completed=step, description=epoch, text=f"{text}  {self._rate(step)}")
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self.line(f"{epoch}  {text}  {self.rate(step)}")
+            self._line(f"{epoch}  {text}  {self._rate(step)}")
 
-    def line(self, text: str) -> None:
+    def validated(self, step: int, epoch: str, values: Mapping[str, float | None], *, best: bool) -> None:
+        """Print what a validation found."""
+        text = "  ".join(f"{name} {'n/a' if v is None else format(v, '.4g')}" for name, v in values.items())
+        self._line(f"{epoch}  step {step}  {text}{' (best)' if best else ''}  {self._rate(step)}")
+
+    def _line(self, text: str) -> None:
         """Print a line that stays."""
         self._last_line = time.monotonic()
         if self._bar is not None:
@@ -73,7 +86,7 @@ class Record:
         elif not self._silent:
             print(text, flush=True)
 
-    def rate(self, step: int) -> str:
+    def _rate(self, step: int) -> str:
         """Return steps a second since this start, validation included, and the time left."""
         rate = (step - self._first) / max(1e-9, time.monotonic() - self._start)
         left = timedelta(seconds=round((self._total - step) / rate)) if rate else "?"

@@ -22,7 +22,7 @@ from tasks import pose
 from tools import benchmark
 from tools.benchmarks.step import children, inference, memory
 from tools.benchmarks.step.kinds import KINDS, choose_kinds
-from tools.benchmarks.step.training_step import Clock, TrainingStep
+from tools.benchmarks.step.training_step import Clock, TimedStep
 
 MODEL: dict[str, Any] = {"channels": 8, "depth": 1, "stages": 2, "rpg_size": "20%", "input_size": (24, 24)}
 TINY = ["--channels", "8", "--depth", "1", "--stages", "2", "--rpg-size", "20%", "--input-size", "24,24"]
@@ -113,12 +113,12 @@ def test_all_batches_of_a_step_give_one_gradient() -> None:
     """The kinds of generated networks differ in time alone."""
     values = {}
     for kind in ("rpg", "rpg-undeferred", "rpg-regenerate"):
-        step = TrainingStep(config(accumulate=3, precision="32"), kind, CPU)
+        step = TimedStep(config(accumulate=3, precision="32"), kind, CPU)
         seconds = step.run()
         assert set(seconds) == {"step", "forward", "backward", "optimizer"}
         assert sum(seconds.values()) == pytest.approx(2 * seconds["step"], abs=1e-3)
         (values[kind],) = [
-            parameter.detach() for name, parameter in step.model.named_parameters() if name == "bank_stage_1.values"
+            parameter.detach() for name, parameter in step.task.model.named_parameters() if name == "bank_stage_1.values"
         ]
     for other in values.values():
         torch.testing.assert_close(other, values["rpg"])

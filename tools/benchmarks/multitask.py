@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 
     print("loading torch …", flush=True)
     from rpgmt import models
-    from rpgmt.engine.loop import for_this_machine
+    from rpgmt.engine.device import for_this_machine
     from tools.benchmarks import multitask_report
     from tools.benchmarks.trainings import count_steps, train_all
 

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, out=None, resume=False, seed=seeds[0]))
 
     print("loading torch …", flush=True)
-    from rpgmt.engine.loop import for_this_machine
+    from rpgmt.engine.device import for_this_machine
     from tools.benchmarks.classification.report import Report
 
     config = for_this_machine(config)

@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--parameters", type=int, help="trained parameters to have")
     arguments, config = cli.parse_config(parser, argv, classification.ClassificationTask.name, Config)
 
-    from rpgmt.engine.loop import fit, for_this_machine
+    from rpgmt.engine.device import for_this_machine
+    from rpgmt.engine.loop import fit
     from rpgmt.models.counting import count
     from rpgmt.rpg.report import report
 

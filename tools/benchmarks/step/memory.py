@@ -61,13 +61,13 @@ def _step(config: Any, kind: str, device: str) -> tuple[int, int]:
     """Bytes at the peak of a step and after it, medians of some steps."""
     import torch
 
-    from tools.benchmarks.step.training_step import TrainingStep
+    from tools.benchmarks.step.training_step import TimedStep
 
     place = torch.device(device)
     for other in (NONE, kind):  # what torch and the kinds load at their first step is no part of a network
-        TrainingStep(_small(config), other, place, batch_size=2).run()
+        TimedStep(_small(config), other, place, batch_size=2).run()
     meter = _CudaMeter() if device == "cuda" else _ResidentMeter()
-    step = TrainingStep(config, kind, place)
+    step = TimedStep(config, kind, place)
     for _ in range(WARM_UP):
         step.run()
     peaks, held = [], []

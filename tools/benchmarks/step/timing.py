@@ -12,7 +12,7 @@ from rich.table import Table
 from tools.benchmarks import quartiles, ratios, shuffled
 from tools.benchmarks.step.generation_alone import Copy, GenerationAlone
 from tools.benchmarks.step.kinds import KINDS, NONE, RPG
-from tools.benchmarks.step.training_step import PHASES, TrainingStep
+from tools.benchmarks.step.training_step import PHASES, TimedStep
 
 WARM_UP = 2
 """Steps that do not count: tables, memory and kernels are made in the first one."""
@@ -32,7 +32,7 @@ def measure(config: Any, kinds: list[str], device: torch.device, rounds: int) ->
         `rows`, one a kind, and `generation`, None without the kind rpg. Times are medians in milliseconds; ratios and what is
         beyond the plain network are within a turn.
     """
-    steps: dict[str, TrainingStep | GenerationAlone | Copy] = {kind: TrainingStep(config, kind, device) for kind in kinds}
+    steps: dict[str, TimedStep | GenerationAlone | Copy] = {kind: TimedStep(config, kind, device) for kind in kinds}
     if RPG in kinds:
         alone = steps[GENERATION] = GenerationAlone(config, device)
         steps[COPY] = Copy(alone.generated, device)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import rpgmt
 from rpgmt import models
-from rpgmt.config import TrainConfig
-from rpgmt.engine.device import pick_precision
-from rpgmt.engine.ema import Ema
+from rpgmt.engine.balance import make_balancer
+from rpgmt.engine.device import make_fabric
+from rpgmt.engine.loop import TrainingStep
+from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.models.refinement import Refinement
 from tools.benchmarks.step.kinds import KINDS
 
@@ -59,8 +56,42 @@ class Clock:
             self._times.append(event)
 
 
-class TrainingStep:
-    """Forward, loss and backward of each batch of a step, optimizer and moving average, as the config's training has them.
+class Noise(Task):
+    """Random images, and a loss of all predictions: what a step takes does not depend on what is in them.
+
+    Args:
+        config: With `model: ModelConfig` and `train: TrainConfig`.
+        kind: One of `KINDS`.
+        device: Where it runs.
+    """
+
+    name = "noise"
+    monitor = "none"
+
+    def __init__(self, config: Any, kind: str, device: torch.device) -> None:
+        self.config, self.model = config, build(config, kind, device)
+
+    def images(self, batch: Batch) -> Tensor:
+        images: Tensor = batch["images"]
+        return images
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """The mean square of each stage's predictions, by task."""
+        return {
+            f"stage_{k}/{name}": (prediction.float().square().sum(), torch.tensor(prediction.numel()))
+            for k, stage in enumerate(outputs, start=1)
+            for name, prediction in stage.items()
+        }
+
+    def predictions(self, outputs: Outputs, batch: Batch) -> list[Any]:
+        return []
+
+    def metrics(self, predictions: list[Any]) -> dict[str, float | None]:
+        return {}
+
+
+class TimedStep:
+    """The engine's optimizer step (`rpgmt.engine.loop.TrainingStep`) of one kind of network, by phase.
 
     Args:
         config: With `model: ModelConfig` and `train: TrainConfig`.
@@ -69,50 +100,33 @@ class TrainingStep:
         batch_size: Images a batch, if not the config's.
 
     Attributes:
-        model: The network, in training mode.
-        optimizer: Its optimizer.
-        ema: The moving average of its weights, or None.
+        step: The engine's step.
     """
 
     def __init__(self, config: Any, kind: str, device: torch.device, *, batch_size: int | None = None) -> None:
-        self._train: TrainConfig = config.train
-        self._device, self._defer = device, KINDS[kind].defer
-        self.model = build(config, kind, device)
-        if self._train.compile:
-            self.model.compile()
-        self.images = images(config, device, batch_size or self._train.batch_size)
-        self.optimizer = _optimizer(self._train)(rpgmt.parameter_groups(self.model, self._train.optimizer, LEARNING_RATE))
-        self.ema = Ema(self.model, self._train.ema) if self._train.ema else None
-        self._precision = pick_precision(self._train.precision, device.type)
-        self._steps = 0
+        train = dataclasses.replace(
+            config.train, lr=LEARNING_RATE, schedule="constant", warmup_steps=0, weight_decay=0.0, device=device.type
+        )
+        self.task = Noise(config, kind, device)
+        self._count, self._batches, self._steps = train.accumulate, 0, 0
+        if train.compile:
+            self.task.model.compile()
+        self._images = images(config, device, batch_size or train.batch_size)
+        fabric = make_fabric(dataclasses.replace(train, devices=1, nodes=1))
+        fabric.launch()
+        balancer = make_balancer(self.task)
+        self.step = TrainingStep(self.task, train, fabric, balancer, 1, mark=lambda phase: self._clock.mark(phase))
+        self.step.defers = KINDS[kind].defer
 
     def run(self) -> dict[str, float]:
         """One step; its seconds by phase, and of the whole as `step`."""
-        clock, count = Clock(self._device), self._train.accumulate
-        for batch in range(count):
-            last = batch == count - 1
-            with nullcontext() if last or not self._defer else rpgmt.defer_gradients(self.model):
-                loss = self.loss(self.model) / count
-                clock.mark("forward")
-                if batch == 0:
-                    self.optimizer.zero_grad()  # where training does it
-                    clock.mark("optimizer")
-                loss.backward()
-                clock.mark("backward")
-        self.optimizer.step()
-        clock.mark("optimizer")
-        if self.ema:
-            self.ema.update(self._steps)
-            clock.mark("ema")
+        self._clock = Clock(self._images.device)
+        for batch in range(self._count):
+            self.step.gradients({"images": self._images}, self._batches, last=batch == self._count - 1)
+            self._batches += 1
+        self.step.update(self._steps)
         self._steps += 1
-        return clock.stop()
-
-    def loss(self, model: Callable[[Tensor], Any]) -> Tensor:
-        """A loss of all predictions of `model`, which is the network or what wraps it."""
-        with autocast(self._precision, self._device):
-            outputs = model(self.images)
-        losses = [prediction.float().square().mean() for stage in outputs for prediction in stage.values()]
-        return torch.stack(losses).sum()
+        return self._clock.stop()
 
 
 def build(config: Any, kind: str, device: torch.device) -> Refinement:
@@ -136,9 +150,3 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def _layout(config: Any) -> torch.memory_format:
     return torch.channels_last if config.train.channels_last else torch.contiguous_format
-
-
-def _optimizer(train: TrainConfig) -> Callable[..., torch.optim.Optimizer]:
-    if train.optimizer == "sgd":
-        return partial(torch.optim.SGD, momentum=0.9, fused=True)
-    return partial(torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam, fused=True)

@@ -18,7 +18,7 @@ from tools.benchmarks.step.children import run_all
 from tools.benchmarks.step.kinds import NONE, RPG
 
 if TYPE_CHECKING:
-    from tools.benchmarks.step.training_step import TrainingStep
+    from tools.benchmarks.step.training_step import TimedStep
 
 BATCH = 2
 """Images of each process: what is sent does not depend on them."""
@@ -90,22 +90,23 @@ def _count(config: Any) -> dict[str, dict[str, Bytes]]:
 
     from rpgmt.rpg.layers import banks_of
     from rpgmt.rpg.report import report
-    from tools.benchmarks.step.training_step import TrainingStep
+    from tools.benchmarks.step.training_step import TimedStep
 
-    steps = {kind: TrainingStep(config, kind, torch.device("cpu"), batch_size=BATCH) for kind in (RPG, NONE)}
+    steps = {kind: TimedStep(config, kind, torch.device("cpu"), batch_size=BATCH) for kind in (RPG, NONE)}
     generated = {
-        RPG: {f"{name}.values" for name in banks_of(steps[RPG].model)},
-        NONE: {f"{name}.weight" for name in report(steps[RPG].model).converted},
+        RPG: {f"{name}.values" for name in banks_of(steps[RPG].task.model)},
+        NONE: {f"{name}.weight" for name in report(steps[RPG].task.model).converted},
     }
     return {kind: _step(step, generated[kind]) for kind, step in steps.items()}
 
 
-def _step(step: TrainingStep, generated: set[str]) -> dict[str, Bytes]:
+def _step(timed: TimedStep, generated: set[str]) -> dict[str, Bytes]:
     """Takes one step, and counts what is sent in it and kept after it."""
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
     from torch.nn.parallel import DistributedDataParallel
 
-    names = {parameter: name for name, parameter in step.model.named_parameters()}
+    model, engine = timed.task.model, timed.step
+    names = {parameter: name for name, parameter in model.named_parameters()}
     sent: list[tuple[str, int]] = []
 
     def count(bucket: Any) -> Any:
@@ -118,16 +119,16 @@ def _step(step: TrainingStep, generated: set[str]) -> dict[str, Bytes]:
     with warnings.catch_warnings():
         # torch 2.11 does not know the new name of this argument.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        wrapped = DistributedDataParallel(step.model, broadcast_buffers=False)  # as training has it
+        wrapped = DistributedDataParallel(model, broadcast_buffers=False)  # as training has it
     wrapped.register_comm_hook(None, lambda _, bucket: count(bucket))
-    step.loss(wrapped).backward()
-    step.optimizer.step()
-    assert step.ema is not None
+    engine.network = wrapped
+    timed.run()
+    assert engine.ema is not None
     kept = [
-        (name, sum(value.nbytes for value in step.optimizer.state[parameter].values() if _is_like(value, parameter)))
+        (name, sum(value.nbytes for value in engine.optimizer.state[parameter].values() if _is_like(value, parameter)))
         for parameter, name in names.items()
     ]
-    average = [(name, tensor.nbytes) for name, tensor in step.ema.state_dict().items()]
+    average = [(name, tensor.nbytes) for name, tensor in engine.ema.state_dict().items()]
     return {
         "reduced": _split(sent, generated),
         "optimizer": _split(kept, generated),
