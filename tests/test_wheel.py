@@ -19,7 +19,8 @@ from rpgmt.cli import ROOT
 
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--train-images", "8", "--val-images", "4"]
 TINY += ["--batch-size", "4", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
-TOOLS = ["benchmark", "data", "evaluate", "summary", "train"]
+COMMANDS = "benchmark, data, evaluate, summary, train"
+TOOLS = COMMANDS.split(", ")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -118,11 +119,11 @@ def test_the_console_script_lists_the_tools(installed: Path, run: Run) -> None:
     [
         (
             [],
-            "rpgmt: the command comes first: `rpgmt COMMAND [arguments]` with one of benchmark, data, evaluate, summary, train",
+            f"rpgmt: the command comes first: `rpgmt COMMAND [arguments]` with one of {COMMANDS}",
         ),
         (
             ["trian"],
-            "rpgmt: `trian` is not a command: did you mean `train`? commands: benchmark, data, evaluate, summary, train",
+            f"rpgmt: `trian` is not a command: did you mean `train`? commands: {COMMANDS}",
         ),
         (["train", "pose", "--rpg-size", "0"], "rpgmt train: `--rpg-size` is 0: give at least 1, e.g. 250K"),
         (["train", "pse"], "rpgmt train: `pse` is not a task: did you mean `pose`? tasks: classification, multitask, pose"),
