@@ -94,7 +94,6 @@ def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run
     measured = json.loads((tmp_path / "evaluation.json").read_text())["val"]
     assert {"stage_1/AP", "stage_2/AP"} <= set(measured)
     assert "bank N" in run(rpgmt, "summary", out).stdout
-    assert "bank N" in run(rpgmt, "summary", "multitask", "--config", "nyuv2").stdout
 
 
 def test_a_benchmark_starts_programs_of_the_wheel(installed: Path, run: Run, tmp_path: Path) -> None:
