@@ -20,17 +20,17 @@ def main() -> int:
     argv = sys.argv[1:]
     prog = "python -m rpgmt" if Path(sys.argv[0]).name == Path(__file__).name else "rpgmt"
     if not argv or argv[0] not in TOOLS:
-        return cli.run(lambda words: _help_or_mistake(words, prog), argv, prog)
+        return cli.run(lambda words: _without_tool(words, prog), argv, prog)
     sys.path.insert(0, str(cli.ROOT))  # a wheel has `tasks` and `tools` there
     name = f"{prog} {argv[0]}"
     return cli.run(lambda words: importlib.import_module(f"tools.{argv[0]}").main(words, name), argv[1:], name)
 
 
-def _help_or_mistake(argv: list[str], prog: str) -> int:
-    if not argv or argv[0] not in ("-h", "--help"):
-        known = ", ".join(TOOLS)
-        if not argv:
-            raise UserError(f"the command comes first: `{prog} COMMAND [arguments]` with one of {known}")
+def _without_tool(argv: list[str], prog: str) -> int:
+    known = ", ".join(TOOLS)
+    if not argv:
+        raise UserError(f"the command comes first: `{prog} COMMAND [arguments]` with one of {known}")
+    if argv[0] not in ("-h", "--help"):
         raise UserError(f"`{argv[0]}` is not a command: {did_you_mean(argv[0], TOOLS)}commands: {known}")
     print(f"usage: {prog} COMMAND [arguments]\n\ncommands:")
     print(*_lines(), sep="\n")
