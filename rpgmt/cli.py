@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import importlib
 import os
 import pkgutil
 import sys
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +15,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 from rpgmt.config import from_dict, load_yaml
 from rpgmt.errors import UserError
 from rpgmt.fields import ConfigError, Leaf, did_you_mean, leaves, to_text
+from rpgmt.process import process_settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # presets belong to a checkout, not to the wheel
+_BUNDLE = Path(__file__).resolve().with_name("bundle")
+ROOT = _BUNDLE if _BUNDLE.is_dir() else _BUNDLE.parents[1]
+"""The folder of ``tasks/``, ``configs/`` and ``tools/``: the checkout, or what a wheel carries of it."""
+CONFIGS = ROOT / "configs"
 DEFAULT_PRESET = "synthetic"
 """What a task's `Config` starts from, unless it names another `default_preset`."""
 
@@ -41,24 +42,20 @@ class TaskModule(Protocol):
     def build(self) -> Callable[[Any], Any]: ...
 
 
-def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a tool's ``main(argv)`` and return its exit status: ``sys.exit(run(main))``.
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str = "rpgmt") -> int:
+    """Run a tool's ``main(argv)`` and return its exit status: ``sys.exit(run(main, sys.argv[1:], "train.py"))``.
 
     What the user can mend is one line on standard error and status 2: a ``UserError``, or a file that cannot be opened.
     Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
+
+    Args:
+        main: is called within ``process_settings``.
+        argv: the words after the program's name.
+        prog: the program's name, with which lines on standard error begin.
     """
-    # How often GNU's OpenMP threads look for work before they sleep. Its 300,000 times keep cores from other programs; threads
-    # that sleep at once are woken hundreds of times in a training step. It reads this when torch is loaded.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    _keep_freed_memory()
-    name = Path(sys.argv[0]).name
-    written = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *_: f"{name}: {_kind(category)}: {' '.join(str(message).split())}\n"
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        warnings.simplefilter("ignore", UserWarning)  # the first process says it
     try:
-        status = main(list(sys.argv[1:] if argv is None else argv)) or 0
+        with process_settings(prog):
+            status = main(list(argv)) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # `| head` has read enough
@@ -74,29 +71,8 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         if error.filename is None:
             raise
         line, status = f"{error.filename}: {error.strerror}", 2
-    finally:
-        warnings.formatwarning = written
-    print(f"{name}: {line}", file=sys.stderr)
+    print(f"{prog}: {line}", file=sys.stderr)
     return status
-
-
-def _keep_freed_memory() -> None:
-    """Tells the C library to keep freed memory for the next step's tensors, unless the environment sets it up.
-
-    GNU's gives blocks over 32 MiB, and what is free at the end of the heap, back to the system, which clears every page before
-    it hands it out again: for large tensors that takes longer than what is done with them.
-    """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no mallopt
-        c_library = ctypes.CDLL(None)
-        mapped_blocks, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-        c_library.mallopt(mapped_blocks, 0)
-        c_library.mallopt(trim_threshold, -1)
-
-
-def _kind(category: type[Warning]) -> str:
-    return "note" if category is UserWarning else category.__name__
 
 
 class Parser(argparse.ArgumentParser):

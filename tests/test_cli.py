@@ -288,8 +288,8 @@ def test_a_users_error_is_one_line_whatever_its_message(capsys: pytest.CaptureFi
     def main(argv: list[str]) -> int:
         raise UserError(f"two\nlines of {argv}")
 
-    assert run(main, ["x"]) == 2
-    assert capsys.readouterr().err.endswith(": two lines of ['x']\n")
+    assert run(main, ["x"], "tool.py") == 2
+    assert capsys.readouterr().err == "tool.py: two lines of ['x']\n"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def main(argv):
     print("line\\n" * 100000)
     return 0
 
-sys.exit(run(main))
+sys.exit(run(main, sys.argv[1:], "tool.py"))
 """
 
 
@@ -345,8 +345,8 @@ def test_a_tool_as_a_process(tmp_path: Path) -> None:
 
 
 def test_warnings_are_notes_of_one_line() -> None:
-    code = "import sys, warnings; from rpgmt.cli import run; sys.argv = ['tool.py']\ndef main(argv):\n"
-    code += "    warnings.warn('the area\\n is inferred'); warnings.warn('old', RuntimeWarning)\nrun(main)"
+    code = "import warnings; from rpgmt.cli import run\ndef main(argv):\n"
+    code += "    warnings.warn('the area\\n is inferred'); warnings.warn('old', RuntimeWarning)\nrun(main, [], 'tool.py')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines() == ["tool.py: note: the area is inferred", "tool.py: RuntimeWarning: old"]
     quiet = subprocess.run(

@@ -10,9 +10,9 @@ import pytest
 
 import tasks
 from rpgmt import cli
-from rpgmt.cli import CONFIGS
+from rpgmt.cli import ROOT
 
-REPOSITORY = CONFIGS.parent
+REPOSITORY = ROOT
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,9 +1,13 @@
 #!/usr/bin/env python
-"""Measure and compare: tools/benchmark.py {step,loader,generation,multitask,classification} [flags]"""
+"""Measure and compare: steps, loading, generation, and trainings of several networks."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
 
 from rpgmt import cli
 from rpgmt.errors import UserError
@@ -18,20 +22,20 @@ BENCHMARKS = {
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "benchmark.py") -> int:
     """Runs one benchmark."""
     name = argv[0] if argv else ""
     if name in ("-h", "--help"):
-        print(f"usage: benchmark.py BENCHMARK [flags]\n\n{__doc__}\n\nbenchmarks:")
+        print(f"usage: {prog} BENCHMARK [flags]\n\n{__doc__}\n\nbenchmarks:")
         for known, module in BENCHMARKS.items():
             print(f"  {known:16}{(module.__doc__ or '').splitlines()[0]}")
-        print("\n`benchmark.py BENCHMARK --help` lists the flags.")
+        print(f"\n`{prog} BENCHMARK --help` lists the flags.")
         return 0
     if name not in BENCHMARKS:
         wrong = f"`{name}` is not a benchmark" if name else "no benchmark is named"
         raise UserError(f"{wrong}: give one of {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name].main(argv[1:])
+    return BENCHMARKS[name].main(argv[1:], f"{prog} {name}")
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, sys.argv[1:], "benchmark.py"))

@@ -1,5 +1,5 @@
-#!/usr/bin/env python3
-"""Make data sets: `tools/data.py synthetic --out DIR` writes the people that the project draws itself as files."""
+#!/usr/bin/env python
+"""Make data sets: `synthetic --out DIR` writes the people that the project draws itself as files."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rpgmt.cli import Parser, output_file, run
-from rpgmt.fields import UserError
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
+
+from rpgmt import cli
+from rpgmt.errors import UserError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool; returns the exit status."""
-    return run(_main, argv)
-
-
-def _main(argv: list[str]) -> int:
-    parser = Parser(prog="data.py", description=__doc__)
+def main(argv: list[str], prog: str = "data.py") -> int:
+    """Writes a data set, and prints what is in it."""
+    parser = cli.Parser(prog=prog, description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     synthetic = verbs.add_parser("synthetic", help="draw people: a COCO-format data set with masks, parts, depth and normals")
     synthetic.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
@@ -29,9 +27,9 @@ def _main(argv: list[str]) -> int:
     synthetic.add_argument("--val", type=_count, default=200, metavar="N", help="validation images (default: 200)")
     synthetic.add_argument("--size", type=int, default=96, metavar="S", help="pixels, both ways (default: 96)")
     synthetic.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes (default: 0)")
-    synthetic.add_argument("--json", type=output_file, metavar="FILE", help="write the printed table as data too")
+    synthetic.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the printed table as data too")
     synthetic.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first 6 scenes too")
-    return _synthetic(parser.parse_args(argv))
+    return _synthetic(parser.parse_args(argv), prog)
 
 
 def _count(text: str) -> int:
@@ -44,7 +42,7 @@ def _count(text: str) -> int:
     return value
 
 
-def _synthetic(arguments: argparse.Namespace) -> int:
+def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
     out, size, seed = arguments.out, arguments.size, arguments.seed
     if size < 16:
         raise UserError(f"`--size` is {size}: give at least 16 pixels")
@@ -75,14 +73,15 @@ def _synthetic(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         done = ", ".join(f"{finished[split]} of {count} {split} images" for split, count in counts.items())
         complete = ", ".join(row["split"] for row in rows) or "no split"
-        print(f"data.py: interrupted: {out} holds {done}; complete with annotations: {complete}", file=sys.stderr)
+        print(f"{prog}: interrupted: {out} holds {done}; complete with annotations: {complete}", file=sys.stderr)
         return 130
     if arguments.sheet:
         start = split_start("train", 1)
         write_sheet(arguments.sheet, [render(seed, start + i, size) for i in range(min(6, arguments.train))])
     if arguments.json:
         arguments.json.write_text(json.dumps({"out": str(out), "size": size, "seed": seed, "splits": rows}, indent=2))
-    _print(rows, out)
+    train = "tools/train.py" if prog.endswith(".py") else prog.removesuffix("data") + "train"
+    _print(rows, f"{train} pose --data coco --data-root {out}", out)
     return 0
 
 
@@ -99,7 +98,7 @@ def _summary(split: str, document: dict[str, Any], seconds: float) -> dict[str, 
     }
 
 
-def _print(rows: list[dict[str, Any]], out: Path) -> None:
+def _print(rows: list[dict[str, Any]], training: str, out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -113,8 +112,8 @@ def _print(rows: list[dict[str, Any]], out: Path) -> None:
         table.add_row(row["split"], *(str(cell) for cell in cells))
     console = Console()
     console.print(table)
-    console.print(f"Train on it: tools/train.py pose --data coco --data-root {out}", highlight=False, soft_wrap=True)
+    console.print(f"Train on it: {training}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.run(main, sys.argv[1:], "data.py"))

@@ -1,11 +1,14 @@
 #!/usr/bin/env python
-"""Evaluate a run folder or model file: tools/evaluate.py runs/pose-1 [--data coco --data-root DIR] [flags]"""
+"""Evaluate a run folder or model file, e.g. `runs/pose-1 [--data coco --data-root DIR]`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
 
 import tasks as task_package
 from rpgmt import cli
@@ -17,14 +20,14 @@ SECTIONS = ("evaluation", *(f"data.{name}" for name in OF_DATA))
 """Of a model's config, what may be another way here than where it was trained."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "evaluate.py") -> int:
     """Prints the metrics of every stage over the validation set."""
     tasks = cli.find_tasks(task_package)
     if not argv or argv[0].startswith("-"):  # the flags' defaults are the model's: it comes first
         if not {"-h", "--help"} & set(argv):
-            raise UserError("`MODEL` is missing: give a run folder or model file first, e.g. evaluate.py runs/pose-1")
+            raise UserError(f"`MODEL` is missing: give a run folder or model file first, e.g. {prog} runs/pose-1")
         module = tasks["pose"]  # has more of these flags than any other
-        cli.parse_overrides(_parser(), argv, module.Config, module.Config(), SECTIONS)
+        cli.parse_overrides(_parser(prog), argv, module.Config, module.Config(), SECTIONS)
 
     from rpgmt.engine.model_file import load_model, read_config
 
@@ -33,13 +36,13 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{argv[0]} is of the task {saved.get('task')!r}: tasks here: {', '.join(tasks)}")
     module = tasks[saved.pop("task")]
     trained = from_dict(module.Config, saved)
-    arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained, SECTIONS)
+    arguments, config = cli.parse_overrides(_parser(prog), argv, module.Config, trained, SECTIONS)
     if arguments.batch_size < 1:
         raise UserError(f"`--batch-size` is {arguments.batch_size}: give at least 1")
     if arguments.workers < 0:
         raise UserError(f"`--workers` is {arguments.workers}: give at least 0")
     if config.data.name != trained.data.name:  # the first set's folder, split, boxes and protocol are not this one's
-        arguments, config = cli.parse_overrides(_parser(), argv, module.Config, trained.for_another_set(), SECTIONS)
+        arguments, config = cli.parse_overrides(_parser(prog), argv, module.Config, trained.for_another_set(), SECTIONS)
 
     from rpgmt import bake
     from rpgmt.engine.anytime import stage_costs
@@ -74,8 +77,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parser() -> cli.Parser:
-    parser = cli.Parser(prog="evaluate.py", description=__doc__)
+def _parser(prog: str) -> cli.Parser:
+    parser = cli.Parser(prog=prog, description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="run folder or model file")
     parser.add_argument("--batch-size", type=int, default=64, help="samples at a time (default: 64)")
     parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
@@ -90,4 +93,4 @@ def _parser() -> cli.Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, sys.argv[1:], "evaluate.py"))

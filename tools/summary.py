@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Count a model's parameters: tools/summary.py MODEL, or TASK [--config NAME|FILE] [flags]"""
+"""Count the parameters of a model: `MODEL`, or `TASK [--config NAME|FILE] [flags]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
+
 import tasks as task_package
 from rpgmt import cli
 
@@ -15,14 +18,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "summary.py") -> int:
     """Prints the counting table and the table of modules."""
     tasks = cli.find_tasks(task_package)
     if argv and argv[0].startswith("--config"):
         argv = [_task_of(argv, list(tasks)), *argv]
     if argv and argv[0] in tasks:
         name, rest = argv[0], argv[1:]
-        parser = cli.Parser(prog=f"summary.py {name}", description=__doc__)
+        parser = cli.Parser(prog=f"{prog} {name}", description=__doc__)
         _add_outputs(parser)
         arguments, config = cli.parse_config(parser, rest, name, tasks[name].Config)
 
@@ -32,7 +35,7 @@ def main(argv: list[str]) -> int:
         input_size, file = config.model.input_size, None
         title = f"{name}, {config.model.title}"
     else:
-        parser = cli.Parser(prog="summary.py", description=__doc__)
+        parser = cli.Parser(prog=prog, description=__doc__)
         parser.add_argument("model", metavar="MODEL", help=f"run folder or model file; or a task: {', '.join(tasks)}")
         _add_outputs(parser)
         arguments = parser.parse_args(argv)
@@ -73,4 +76,4 @@ def _task_of(argv: list[str], tasks: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, sys.argv[1:], "summary.py"))

@@ -1,22 +1,28 @@
 #!/usr/bin/env python
-"""Train a task: tools/train.py pose --stages 4 --rpg-size 1M"""
+"""Train a task, e.g. `pose --stages 4 --rpg-size 1M`."""
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
 
 import tasks as task_package
 from rpgmt import cli
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str = "train.py") -> int:
     """Trains, and prints where the results are."""
     started = time.perf_counter()
     tasks = cli.find_tasks(task_package)
-    name, config = cli.parse_train(argv, tasks)
+    name, config = cli.parse_train(argv, tasks, prog=prog)
     # Lightning starts this program once more for each further process; the first one speaks.
     first = all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK"))
     if first:
@@ -59,5 +65,19 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def go_on(argv: Sequence[str], out: Path, prog: str = "train.py") -> str:
+    """The command that goes on with an interrupted run, which can be pasted into a shell.
+
+    Args:
+        argv: the arguments with which the run was started, or gone on with.
+        out: its folder, which the arguments need not name.
+        prog: as in `main`.
+    """
+    program = [sys.argv[0]] if prog.endswith(".py") else prog.split()
+    words = [word for word in argv if word != "--resume"]
+    folder = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(out)]
+    return shlex.join([*program, *words, *folder, "--resume"])
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, sys.argv[1:], "train.py"))

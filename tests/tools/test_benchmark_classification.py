@@ -75,7 +75,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             words = training.command()[1:]
             own = train.main if words[0] == str(trainings.TRAIN) else derive.main
             try:
-                own(words[1 if own is train.main else 2 :])
+                own(words[1:])
             except (UserError, ValueError) as error:
                 training.log.write_text(f"much\n{error}\n\n")
                 failed.append(training)

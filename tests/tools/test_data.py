@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from rpgmt import cli
 from rpgmt.data.coco import CocoPeople, find_files
 from rpgmt.data.synthetic import load, render, split_start
 
@@ -91,7 +92,7 @@ def test_the_printed_table(tool: ModuleType, tmp_path: Path, capsys: pytest.Capt
     assert tool.main(arguments) == 0
     out = capsys.readouterr().out
     assert all(word in out for word in ("train", "val", "people", "occluded", "images/s", "--data coco --data-root"))
-    assert tool.main(arguments) == 2
+    assert cli.run(tool.main, arguments) == 2
     assert "the folder is not empty" in capsys.readouterr().err
 
 
@@ -119,7 +120,7 @@ def test_bad_arguments_are_one_line_and_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tool.main(arguments) == 2
+    assert cli.run(tool.main, arguments) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +19,10 @@ from safetensors import safe_open
 import rpgmt
 from rpgmt import cli
 from rpgmt.cli import CONFIGS
+from rpgmt.cli import ROOT as REPOSITORY
 from rpgmt.data.synthetic import load
 from tools import benchmark, data, evaluate, summary, train
 
-REPOSITORY = CONFIGS.parent
 TINY = ["--channels", "16", "--depth", "2", "--stages", "2", "--rpg-size", "20%", "--batch-size", "4", "--workers", "0"]
 TINY += ["--train-images", "8", "--val-images", "6", "--warmup-steps", "0", "--device", "cpu"]
 
@@ -290,3 +293,38 @@ def test_a_bad_flag_ends_the_program_with_status_2() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == "train.py: `--rpg-size` is 0: give at least 1, e.g. 250K\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["pose", "--lr", "0.1"], "pose --lr 0.1 --out 'my runs/1' --resume"),
+        (["pose", "--out", "my runs/1"], "pose --out 'my runs/1' --resume"),
+        (["pose", "--out=my runs/1", "--resume", "--epochs", "9"], "pose '--out=my runs/1' --epochs 9 --resume"),
+    ],
+)
+def test_the_command_that_goes_on_is_the_users_with_the_folder(
+    argv: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tools/train.py", *argv])
+    out = Path("my runs/1")
+    assert train.go_on(argv, out) == f"tools/train.py {expected}"
+    assert train.go_on(argv, out, "rpgmt train") == f"rpgmt train {expected}"
+    words = shlex.split(train.go_on(argv, out))[1:]
+    assert shlex.split(train.go_on(words, out))[1:] == words
+
+
+@pytest.mark.parametrize("tool", [train, evaluate, summary, benchmark, data], ids=lambda tool: tool.__name__)
+def test_a_tool_names_itself_as_it_was_called(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    name = tool.__name__.rpartition(".")[2]
+    for prog, given in ((f"{name}.py", []), (f"rpgmt {name}", [f"rpgmt {name}"])):
+        with contextlib.suppress(SystemExit):
+            tool.main(["--help"], *given)
+        assert capsys.readouterr().out.startswith(f"usage: {prog} ")
+
+
+@pytest.mark.parametrize("name", benchmark.BENCHMARKS)
+def test_so_does_a_benchmark(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.main([name, "--help"], "rpgmt benchmark")
+    assert capsys.readouterr().out.startswith(f"usage: rpgmt benchmark {name} ")

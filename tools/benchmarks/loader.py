@@ -30,7 +30,7 @@ STEPS = {
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str) -> int:
     """Times the loading of people for training in one process on one thread, against the plain way in the same run.
 
     Without --data-root, 640×480 JPEGs with the bytes of photographs and people of the sizes of COCO's are made for it.
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     Another ratio, ours alone and without random changes, is that of people one image after another, as in validation, to
     the same people mixed.
     """
-    parser = cli.Parser(prog="benchmark.py loader", description=main.__doc__)
+    parser = cli.Parser(prog=prog, description=main.__doc__)
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="people in COCO's format, of the split `train`")
     parser.add_argument("--input-size", default="192,256", metavar="W,H", help="of the crops (default: 192,256)")
     parser.add_argument("--rounds", type=int, default=20, help="batches of each way (default: 20)")

@@ -32,13 +32,13 @@ CONSTANT_SAMPLES = 2000
 """Of the training data, evenly spread, that the constants are made from."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str) -> int:
     """Trains single-task and multi-task networks with one schedule, and compares accuracy, parameters and bytes.
 
     Each network is a run folder in `--out`. What is finished there is not trained again, what was interrupted goes on.
     `--stages`, `--heads` and `--rpg-size` hold for all networks; what else makes the stages' weights is each network's own.
     """
-    parser = cli.Parser(prog="benchmark.py multitask", description=main.__doc__)
+    parser = cli.Parser(prog=prog, description=main.__doc__)
     parser.add_argument("--seeds", metavar="K,...", help="train every network with each of these (default: that of --seed)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; more than one have a thread each (default: 1)")
     parser.add_argument("--rows", metavar="ROW,...", help=f"networks to compare, of {', '.join(ROWS)} (default: all)")

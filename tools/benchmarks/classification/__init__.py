@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 OUT = Path("runs/benchmark-classification")
 OWN_FLAGS = ("--network", "--sharing", "--rpg-size", "--rpg-scope")
-DERIVE = "tools.benchmarks.classification.derive"
+DERIVE = Path(__file__).with_name("derive.py")
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str) -> int:
     """Trains ResNets whose weights are generated, independent, tied, pruned or quantised, and an equilibrium network.
 
     Each network is a run folder in `--out`. What is finished there is not trained again, what was interrupted goes on. Rows
     that start from a trained network train that one first, too. The comparison "projected" asks how far a trained network gets
     in a bank with little further training; fresh banks with the same further epochs are no row of their own.
     """
-    parser = cli.Parser(prog="benchmark.py classification", description=main.__doc__)
+    parser = cli.Parser(prog=prog, description=main.__doc__)
     parser.add_argument("--rows", metavar="ROW,...", help=f"networks to compare, of {', '.join(table.ROWS)} (default: all)")
     parser.add_argument("--sizes", default=table.SIZES, help=f"N of the banks of ResNet-18 (default: {table.SIZES})")
     parser.add_argument("--block-size", help="the one of them for banks by block and for ResNet-34 (default: the middle one)")
@@ -104,7 +104,7 @@ def _training(row: Row, seed: int, out: Path, task: ClassificationTask) -> Train
     if row.derived:
         source = ["--source", str(out / f"{row.source}-seed{seed}")] if row.source else []
         parameters = ["--parameters", str(row.parameters)] if row.parameters else []
-        program = ("-m", DERIVE, row.family, *source, *parameters)
+        program = (str(DERIVE), row.family, *source, *parameters)
     steps = 0 if row.family in QUANTIZED else count_steps(task.train_data, train)
     config = dataclasses.replace(row.config, train=train)
     return Training(task.name, config, steps, row.cost * steps or 1.0, program)

@@ -1,7 +1,7 @@
 """Trains a network that no config describes: projected, pruned, in equilibrium; or measures a quantised one.
 
 Run by the benchmark, as a process that goes on where it was interrupted:
-`python -m tools.benchmarks.classification.derive KIND [--source RUN] [--parameters P] --config FILE --out DIR [--resume]`
+`python tools/benchmarks/classification/derive.py KIND [--source RUN] [--parameters P] --config FILE --out DIR [--resume]`
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # what lies beside tools/ is found, installed or not
 
 from rpgmt import cli
 from rpgmt.errors import UserError
@@ -155,4 +158,4 @@ def _quantize(task: classification.ClassificationTask, config: Config, source: P
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(cli.run(main, sys.argv[1:], "derive.py"))

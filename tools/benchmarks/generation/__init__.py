@@ -48,7 +48,7 @@ class Setting:
     queued: bool
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str) -> int:
     """Times forward and backward of generation against the authors' formula, gathers with ready-made indices, and a copy.
 
     A bank of --size makes --generated weights in layers of --layers, over and over, with the scale that their initialiser
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
     anything is timed. The kinds take turns, so that whatever else the machine does meets all of them; a ratio is of
     neighbouring turns. New memory costs each kind what it costs a network.
     """
-    parser = cli.Parser(prog="benchmark.py generation", description=main.__doc__)
+    parser = cli.Parser(prog=prog, description=main.__doc__)
     parser.add_argument("--generated", default="12.6M", metavar="M", help="weights that are made (default: 12.6M)")
     parser.add_argument("--size", default="1M", metavar="N", help="of the bank; or a percentage (default: 1M)")
     help_line = f"sizes of the layers, repeated until there are M weights (default: {LAYERS}, a block of an hourglass)"

@@ -10,7 +10,7 @@ from tools.benchmarks import check_rounds
 from tools.benchmarks.step.kinds import KINDS, choose_kinds
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], prog: str) -> int:
     """Times a training step of the same pose network with stages independent, tied and generated.
 
     The kinds take turns, so that whatever else the machine does meets all of them; a ratio is within a turn. The time that
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     so many batches. `--compile`, `--channels-last` and `--precision bf16` make the step that training makes with them.
     """
     name = "pose"
-    parser = cli.Parser(prog="benchmark.py step", description=main.__doc__)
+    parser = cli.Parser(prog=prog, description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="turns of each kind (default: 20)")
     parser.add_argument("--kinds", metavar="KIND,...", help=f"of {', '.join(KINDS)} (default: all that differ)")
     parser.add_argument("--memory", action="store_true", help="peak memory of a step of each kind, in a process each")
