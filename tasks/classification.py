@@ -121,7 +121,6 @@ class ClassificationTask(Task):
         data = dataclasses.replace(self.config.data, class_names=self.train_data.classes)
         return dataclasses.replace(self.config, data=data)
 
-    @property
     def data_summary(self) -> dict[str, Any]:
         """What the run is trained and validated on, for `metrics.json`."""
         classes = self.train_data.classes

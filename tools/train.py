@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
-    summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary}
+    summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     out = fit(task, task.resolved(), summary=summary)
     if not first:
         return 0  # the results are the first process's
