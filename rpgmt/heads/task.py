@@ -53,6 +53,8 @@ class StagedTask(Task):
         UserError: a head has another number of channels than the network gives it.
     """
 
+    val_data: Crops
+
     def __init__(
         self,
         name: str,
