@@ -273,4 +273,4 @@ def test_a_model_is_measured_on_its_own_classes(
     write_folders(tmp_path, {"train": 6}, CLASSES, size=(32, 32))
     config = Config(model=MODEL, data=DataConfig(name="cifar10_jpeg", root=tmp_path))
     with pytest.raises(UserError, match="'horse' is a class to train on or to validate on, and not both"):
-        _ = build(config).data_summary
+        build(config).data_summary()

@@ -20,8 +20,9 @@ from rpgmt import cli
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.data.body import PARTS
 from rpgmt.data.synthetic import load
+from rpgmt.heads.task import StagedTask
 from rpgmt.visualize import contact_sheet
-from tasks.multitask import Config, DataConfig, MultiTask, build
+from tasks.multitask import Config, DataConfig, build
 from tools import evaluate, summary, train
 
 NETWORK = ["--channels", "8", "--depth", "1", "--stages", "2", "--rpg-size", "50%", "--input-size", "32,32"]
@@ -101,7 +102,7 @@ def error_line(main: Any, argv: list[str], capsys: pytest.CaptureFixture[str]) -
     return lines[0]
 
 
-def small_task(root: Path, heads: dict[str, int], **changes: Any) -> MultiTask:
+def small_task(root: Path, heads: dict[str, int], **changes: Any) -> StagedTask:
     model = ModelConfig(stages=2, channels=8, depth=1, rpg_size="50%", input_size=(32, 32), heads=heads)
     data = changes.pop("data", DataConfig(root=root, train_images=8, val_images=6))
     return build(Config(model=model, data=data, train=TrainConfig(batch_size=4), **changes))
@@ -350,7 +351,7 @@ def test_key_points_of_the_two_splits_that_differ_are_one_line(tmp_path: Path, c
     assert "those to validate on nose, left_eye, right_eye, left_ear, right_ear, right_shoulder" in line
 
 
-def batch_of(task: MultiTask) -> dict[str, torch.Tensor]:
+def batch_of(task: StagedTask) -> dict[str, torch.Tensor]:
     return torch.utils.data.default_collate([task.val_data[0, i] for i in range(len(task.val_data))])
 
 
