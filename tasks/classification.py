@@ -94,6 +94,7 @@ class ClassificationTask(Task):
 
     name = "classification"
     monitor = "top1"
+    config: Config
 
     def __init__(self, config: Config) -> None:
         from rpgmt import models

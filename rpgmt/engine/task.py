@@ -67,7 +67,7 @@ class Task(abc.ABC):
     """
 
     name: str
-    config: Any
+    config: TaskConfig
     model: nn.Module
     train_data: Dataset
     val_data: Dataset

@@ -53,6 +53,7 @@ class StagedTask(Task):
         UserError: a head has another number of channels than the network gives it.
     """
 
+    config: Any
     val_data: Crops
 
     def __init__(
