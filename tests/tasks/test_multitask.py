@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rpgmt import cli
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.data.body import PARTS
 from rpgmt.data.synthetic import load
+from rpgmt.errors import UserError
 from rpgmt.heads.task import StagedTask
 from rpgmt.visualize import contact_sheet
 from tasks.multitask import Config, DataConfig, build
@@ -294,6 +296,27 @@ def write_garden(root: Path, count: int = 4, classes: tuple[str, ...] = ("sky", 
         "classes": {"scene": {"file": "scenes_{split}.csv", "classes": ["indoor", "outdoor"]}},
     }
     (root / "dataset.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
+
+
+def test_a_network_is_measured_without_the_data_that_it_was_trained_on(tmp_path: Path) -> None:
+    """And what it says of itself is the same before and after the training data are read."""
+    write_garden(tmp_path)
+    data = DataConfig(name="folders", root=tmp_path)
+    heads = {"segmentation": 3, "depth": 1, "scene": 2}
+    late = small_task(tmp_path, heads, data=data)
+    summary = late.data_summary()
+    assert summary == {"name": "folders", "root": str(tmp_path), "boxes": "whole images", "train_samples": 4, "val_samples": 4}
+    shutil.rmtree(tmp_path / "images/train")
+    task = small_task(tmp_path, heads, data=data)
+    batch = batch_of(task)
+    with torch.no_grad():
+        outputs = task.model.eval()(task.images(batch))
+    assert task.metrics(task.predictions(outputs, batch))["score"] is not None
+    assert (task.metric_label, task.details) == (late.metric_label, late.details)
+    assert task.details == ("segmentation.mIoU", "scene.accuracy")
+    assert task.resolved() == late.resolved() == task.config
+    with pytest.raises(UserError, match="train"):
+        task.data_summary()
 
 
 @pytest.mark.parametrize(("loss", "balance"), [("l1", "pcgrad"), ("silog", "equal")])
