@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rpgmt.data.classified import ClassifiedImages, Crops
-    from rpgmt.data.image_sets import Source
 
 SHOWN = 16
 """Images in `predictions.png`."""
@@ -95,49 +94,62 @@ class ClassificationTask(Task):
 
     name = "classification"
     monitor = "top1"
+    config: Config
 
     def __init__(self, config: Config) -> None:
         from rpgmt import models
+        from rpgmt.data.image_sets import IMAGE_SETS
         from rpgmt.models.classifier import check_batch_size
 
-        self.config = config
         check_batch_size(config.model, config.train.batch_size)
-        self.model = models.build(config.model)
+        self.config, self.model = config, models.build(config.model)
+        self._source = IMAGE_SETS[config.data.name]
+        self._val_split = config.data.val_split or self._source.val_split
 
     @cached_property
     def train_data(self) -> ClassifiedImages:  # type: ignore[override]
         from rpgmt.data.classified import Crops
 
         own = self.config.augmentation
-        crops = Crops(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
-        return self._images(self.config.data.train_split, crops)
+        data = self._read(
+            self.config.data.train_split, Crops(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
+        )
+        if odd := sorted(set(data.classes) ^ set(self.val_data.classes)):
+            raise UserError(f"{self.config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
+        return data
 
     @cached_property
     def val_data(self) -> ClassifiedImages:  # type: ignore[override]
-        return self._images(self._val_split, None)
+        return self._read(self._val_split, None)
+
+    def _read(self, split: str, augment: Crops | None) -> ClassifiedImages:
+        from rpgmt.data.classified import classified_images
+
+        data, model = self.config.data, self.config.model
+        source = self._source.read(data.root, split)
+        if len(source.classes) != model.classes:
+            count = len(source.classes)
+            raise UserError(f"`classes` is {model.classes}: {data.root} has {count} in {split}, train with --classes {count}")
+        if data.class_names is not None and source.classes != data.class_names:
+            odd = next(pair for pair in zip(data.class_names, source.classes, strict=True) if pair[0] != pair[1])
+            raise UserError(f"{data.root}: class {odd[1]!r} in {split} stands where the model has {odd[0]!r}")
+        return classified_images(source, self._source.title, model.input_size, augment=augment, seed=self.config.train.seed)
 
     def resolved(self) -> Config:
         """The config with the names of the classes: what the model can be measured on later."""
-        data = dataclasses.replace(self.config.data, class_names=self.train_data.classes)
+        data = dataclasses.replace(self.config.data, class_names=self.val_data.classes)
         return dataclasses.replace(self.config, data=data)
 
     @property
+    def metric_label(self) -> str:
+        return f"{self._source.title} {self._val_split}"
+
     def data_summary(self) -> dict[str, Any]:
-        """What the run is trained and validated on, for `metrics.json`."""
-        classes = self.train_data.classes
-        if classes != self.val_data.classes:
-            odd = sorted(set(classes) ^ set(self.val_data.classes))
-            raise UserError(f"{self.config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
         sizes = {"train_images": len(self.train_data), "val_images": len(self.val_data)}
         return {"name": self._source.title, "root": str(self.config.data.root), **sizes}
 
-    @property
-    def metric_label(self) -> str:
-        """What the accuracy is over, for tables."""
-        return f"{self._source.title} {self._val_split}"
-
     def images(self, batch: Batch) -> Tensor:
-        data = self.train_data if "epoch" in batch else self.val_data  # only training's samples depend on the epoch
+        data = self.train_data if batch["part"][0] == "train" else self.val_data
         return data.images(batch)
 
     def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
@@ -176,36 +188,6 @@ class ClassificationTask(Task):
             text = found if found == true else f"{found}, is {true}"
             cells.append(write_caption(data.picture(record["index"]), text))
         save_png(folder / "predictions.png", contact_sheet([cells[i : i + 4] for i in range(0, len(cells), 4)]))
-
-    @property
-    def _source(self) -> Source:
-        from rpgmt.data.image_sets import IMAGE_SETS
-
-        return IMAGE_SETS[self.config.data.name]
-
-    @property
-    def _val_split(self) -> str:
-        return self.config.data.val_split or self._source.val_split
-
-    def _images(self, split: str, crops: Crops | None) -> ClassifiedImages:
-        from rpgmt.data.classified import ImageFiles, SmallImages
-
-        data, model = self.config.data, self.config.model
-        source = self._source.read(data.root, split)
-        if len(source.classes) != model.classes:
-            count = len(source.classes)
-            raise UserError(f"`classes` is {model.classes}: {data.root} has {count} in {split}, train with --classes {count}")
-        if data.class_names is not None and source.classes != data.class_names:
-            odd = next(pair for pair in zip(data.class_names, source.classes, strict=True) if pair[0] != pair[1])
-            raise UserError(f"{data.root}: class {odd[1]!r} in {split} stands where the model has {odd[0]!r}")
-        seed = self.config.train.seed
-        if isinstance(source.images, list):
-            return ImageFiles(source, model.input_size, augment=crops, seed=seed)
-        small = SmallImages(source, augment=crops, seed=seed)
-        if small.size != model.input_size:
-            given, right = (",".join(map(str, size)) for size in (model.input_size, small.size))
-            raise UserError(f"`input_size` is {given}: {self._source.title} is not scaled, give --input-size {right}")
-        return small
 
 
 def _logits(outputs: Outputs) -> Tensor:

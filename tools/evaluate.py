@@ -13,6 +13,7 @@ if __name__ == "__main__":
 import tasks as task_package
 from rpgmt import cli
 from rpgmt.config import from_dict
+from rpgmt.engine.task import TaskConfig
 from rpgmt.errors import UserError
 
 OF_DATA = ("name", "root", "val_split", "val_images", "detections", "detection_threshold", "sigmas", "flip_pairs", "skeleton")
@@ -35,7 +36,7 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     if saved.get("task") not in tasks:
         raise UserError(f"{argv[0]} is of the task {saved.get('task')!r}: tasks here: {', '.join(tasks)}")
     module = tasks[saved.pop("task")]
-    trained = from_dict(module.Config, saved)
+    trained: TaskConfig = from_dict(module.Config, saved)
     arguments, config = cli.parse_overrides(_parser(prog), argv, module.Config, trained, SECTIONS)
     if arguments.batch_size < 1:
         raise UserError(f"`--batch-size` is {arguments.batch_size}: give at least 1")
@@ -52,9 +53,10 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     from rpgmt.tables import anytime_table, details_table, metrics_table, print_table, write_json
 
     device = pick_device(arguments.device)
-    task, model = module.build(config), bake(load_model(arguments.model))
+    model = bake(load_model(arguments.model))
     if arguments.costs and not isinstance(model, Refinement):
         raise UserError(f"`--costs` is for networks that may stop after a stage: {arguments.model} has no stages")
+    task = module.build(config)
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
     label = f"{arguments.model} on {task.metric_label}"
     print_table(metrics_table(found.metrics, label))

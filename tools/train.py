@@ -38,11 +38,13 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         if config.train.resume:
             run_folder.check_same_run(folder, config)
 
-    from rpgmt.engine.model_file import load_weights
+    from rpgmt.engine.model_file import load_weights, read_config
     from rpgmt.models.counting import count
     from rpgmt.models.resnet_trunk import load_trunk_weights
     from rpgmt.tables import counts_table, metrics_table, print_table
 
+    if config.train.init_from is not None and not config.train.resume:
+        read_config(config.train.init_from)
     task = tasks[name].build(config)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
@@ -55,7 +57,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
-    summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary}
+    summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     out = fit(task, task.resolved(), summary=summary)
     if not first:
         return 0  # the results are the first process's

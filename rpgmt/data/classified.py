@@ -47,7 +47,8 @@ class Crops:
 class ClassifiedImages(abc.ABC):
     """A data set of the engine: samples `data[epoch, index]`, and what the network is given of a batch of them.
 
-    Samples have `index` and `label`; those that are changed at random have `epoch` besides.
+    Samples have `index`, `label` and `part`, `train` for images that are changed at random, which have their `epoch`
+    besides, and else `val`: it says to whose `images` a batch belongs.
 
     Args:
         source: the images.
@@ -64,8 +65,8 @@ class ClassifiedImages(abc.ABC):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        sample = {"index": index, "label": int(self.labels[index])}
-        return sample if self.augment is None else sample | {"epoch": epoch}
+        sample = {"index": index, "label": int(self.labels[index]), "part": "val"}
+        return sample if self.augment is None else sample | {"part": "train", "epoch": epoch}
 
     @abc.abstractmethod
     def images(self, batch: Mapping[str, Any]) -> Tensor:
@@ -187,6 +188,28 @@ class ImageFiles(ClassifiedImages):
         smaller = part.shape[1] >= self.input_size[0] and part.shape[0] >= self.input_size[1]
         part = cv2.resize(part, self.input_size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         return np.ascontiguousarray(part[:, ::-1]) if mirrored else part
+
+
+def classified_images(
+    source: ImageSet, title: str, input_size: tuple[int, int], *, augment: Crops | None, seed: int
+) -> ClassifiedImages:
+    """The data set of a source: `SmallImages` of an array, `ImageFiles` of files.
+
+    Args:
+        source, augment, seed: see `ClassifiedImages`.
+        title: what the set is called, for messages.
+        input_size: (width, height) of the network's input in pixels.
+
+    Raises:
+        UserError: small images, which are not scaled, are of another size.
+    """
+    if isinstance(source.images, list):
+        return ImageFiles(source, input_size, augment=augment, seed=seed)
+    small = SmallImages(source, augment=augment, seed=seed)
+    if small.size != input_size:
+        given, right = (",".join(map(str, size)) for size in (input_size, small.size))
+        raise UserError(f"`input_size` is {given}: {title} is not scaled, give --input-size {right}")
+    return small
 
 
 Box = tuple[int, int, int, int]

@@ -45,6 +45,17 @@ class LabelledSet:
     def has_keypoints(self) -> bool:
         return isinstance(self.people, CocoPeople)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all labels; those of key points are called `keypoints`."""
+        return (*(("keypoints",) if self.has_keypoints else ()), *self.maps, *self.classes)
+
+    def kind(self, name: str) -> LabelMap | tuple[str, ...] | None:
+        """What the labels of a name are: a map, or the names of an image's classes or of key points; None: there are none."""
+        if name == "keypoints" and isinstance(self.people, CocoPeople):
+            return self.people.keypoints.names
+        return self.maps.get(name) or self.classes.get(name)
+
 
 class LabelledCrops:
     """Crops with their labels: a map-style data set, asked by (epoch, index).
@@ -76,6 +87,11 @@ class LabelledCrops:
         self.crops = PoseCrops(people, input_size, augment=augment, seed=seed, padding=padding)
         self._maps = {name: kind for name, kind in labelled.maps.items() if name in names}
         self._classes = [name for name in labelled.classes if name in names]
+
+    @property
+    def people(self) -> CocoPeople | WholeImages:
+        """Who, or what, is cut out."""
+        return self.labelled.people
 
     def __len__(self) -> int:
         return len(self.crops)

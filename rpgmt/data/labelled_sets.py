@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from rpgmt.data import synthetic
 from rpgmt.data.coco import CocoPeople, find_files
 from rpgmt.data.coco_masks import with_person_masks
 from rpgmt.data.folders import read_folders
 from rpgmt.data.labelled import LabelledSet
 from rpgmt.data.npy_bundles import read_cityscapes, read_nyuv2
+from rpgmt.data.synthetic_labels import synthetic_labels
 
 LabelledName = Literal["coco", "nyuv2", "cityscapes", "folders"]
 
@@ -31,3 +33,9 @@ def read_labelled(name: LabelledName, root: Path, split: str) -> LabelledSet:
     if name == "folders":
         return read_folders(root / "dataset.yaml" if root.is_dir() else root, split)
     return {"nyuv2": read_nyuv2, "cityscapes": read_cityscapes}[name](root, split)
+
+
+def synthetic_labelled(root: Path, split: Literal["train", "val"], *, count: int, size: int) -> LabelledSet:
+    """The labels of images that are drawn here, once, and then kept; arguments as of `rpgmt.data.sets.synthetic_people`."""
+    scenes = synthetic.load(root, count=count, size=size, split=split, dense=True)
+    return synthetic_labels(scenes, f"synthetic {split}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rpgmt.data import synthetic
 from rpgmt.data.coco import CocoPeople, find_files
 from rpgmt.data.crowdpose import read_crowdpose
 from rpgmt.data.lsp import read_lsp
@@ -32,6 +33,19 @@ def read_people(name: SetName, root: Path, split: str, **own: Any) -> CocoPeople
     for key, value in own.items():
         raise UserError(f"`{key}` is {value}: {name} has its own; give it for data coco only")
     return {"crowdpose": read_crowdpose, "lsp": read_lsp, "mpii": read_mpii}[name](root, split)
+
+
+def synthetic_people(root: Path, split: Literal["train", "val"], *, count: int, size: int) -> CocoPeople:
+    """The people of images that are drawn here, once, and then kept.
+
+    Args:
+        root: folder of the cache.
+        split: which images.
+        count: how many.
+        size: their width and height in pixels.
+    """
+    scenes = synthetic.load(root, count=count, size=size, split=split)
+    return CocoPeople(scenes.document(), scenes.read_image, name=f"synthetic {split}")
 
 
 def read_further(entry: str) -> CocoPeople:

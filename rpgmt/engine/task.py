@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from rpgmt.config import BalanceConfig
+from rpgmt.config import BalanceConfig, TrainConfig
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
@@ -27,14 +27,38 @@ class Dataset(Protocol):
     def __getitem__(self, key: tuple[int, int], /) -> dict[str, Any]: ...
 
 
+class TaskConfig(Protocol):
+    """What the tools ask of a training task's ``Config``, a frozen dataclass."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def train(self) -> TrainConfig: ...
+
+    def for_another_set(self) -> Self:
+        """Return the config to measure the same model on a data set of another name.
+
+        It is without what belongs to its own data set alone: files, splits, boxes, what is usual to measure there. What
+        the model's predictions mean, e.g. the names of its key points, stays.
+        """
+
+
 class Task(abc.ABC):
     """A model, its data, its losses and its metrics.
+
+    Data are read when the task is built or when they are first asked for, by ``train_data``, ``val_data`` or
+    ``data_summary()``; nothing else reads training data. Answers are the same whatever is asked first.
 
     Attributes:
         name: the task's name in `metrics.json` and in names of run folders, e.g. ``pose``.
         model: maps images (B, 3, H, W) to the predictions of every stage.
-        config: what the task was built from; a dataclass.
+        config: what the task was built from; a `TaskConfig`.
         train_data: samples ``train_data[epoch, index]``. A key ``index``, if there is one, names samples in errors.
+            They fit the validation data: what is trained is what is measured, or asking for them is a `UserError`.
         val_data: the same, without augmentation.
         monitor: the metric whose highest value makes `checkpoints/best.ckpt`, e.g. ``AP``.
         balancing: how training balances the losses of the tasks. All but `equal` need a model with ``tasks``, the names
@@ -43,7 +67,7 @@ class Task(abc.ABC):
     """
 
     name: str
-    config: Any
+    config: TaskConfig
     model: nn.Module
     train_data: Dataset
     val_data: Dataset
@@ -52,11 +76,23 @@ class Task(abc.ABC):
 
     @property
     def details(self) -> tuple[str, ...]:
-        """The metrics that are also known of each class or key point, as `METRIC:NAME`; by default none."""
+        """The metrics that are also known of each class or key point, as ``METRIC:NAME``: a table each; by default none."""
         return ()
 
+    @property
+    def metric_label(self) -> str:
+        """What the metrics are over, for the titles of tables, e.g. ``coco val, gt boxes``."""
+        return self.name
+
+    def data_summary(self) -> dict[str, Any]:
+        """Return what the run is trained and validated on, for `metrics.json`; training data are read for it."""
+        return {"train_samples": len(self.train_data), "val_samples": len(self.val_data)}
+
     def resolved(self) -> Any:
-        """Return the config to save with the model: with what the data decided; by default as it is."""
+        """Return the config to save with the model: with what the data decided, e.g. the names of classes.
+
+        A model is measured by it later: it says what the predictions are. By default the config as it is.
+        """
         return self.config
 
     @abc.abstractmethod

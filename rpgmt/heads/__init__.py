@@ -1,7 +1,8 @@
-"""What a head predicts: its loss, its metrics and its picture, a class for each kind of label.
+"""What a head predicts: its loss, its metrics, its results and its picture, a class for each kind of label.
 
 A data set says by the kind of its labels which head they need. A new kind of task is one class here, its kind in
-`rpgmt.data.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`.
+`rpgmt.data.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`. What is
+trained, one head or several, is `rpgmt.heads.task.StagedTask`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,9 @@ class Classification(Head):
         classes: their names.
     """
 
-    higher: ClassVar[Mapping[str, bool]] = {"accuracy": True, "mean_accuracy": True}
+    higher: Mapping[str, bool] = {"accuracy": True, "mean_accuracy": True}
     main = score = "accuracy"
+    detailed = True
 
     def __init__(self, name: str, classes: Sequence[str]) -> None:
         super().__init__(name)

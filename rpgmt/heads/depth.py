@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Depth(Head):
     """
 
     channels = 1
-    higher: ClassVar[Mapping[str, bool]] = {"abs": False, "rel": False}
+    higher: Mapping[str, bool] = {"abs": False, "rel": False}
     main, score = "abs", "delta1"
 
     def __init__(self, name: str, label: LabelMap, loss: DepthLoss = "l1") -> None:

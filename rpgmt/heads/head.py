@@ -1,21 +1,24 @@
-"""What every head of a multi-task network has in common."""
+"""What every head of a network has in common."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rpgmt.errors import UserError
+
 Batch = dict[str, Any]
 
 
 class Head(abc.ABC):
-    """One task of a network: how its prediction becomes a loss, metrics and a picture.
+    """One task of a network: how its prediction becomes a loss, metrics, a file of results and a picture.
 
     The network gives (B, channels, h, w) after each stage; what that means is the head's affair alone. Labels that are
     missing, of a sample or of a pixel, count neither in the loss nor in the metrics.
@@ -27,13 +30,15 @@ class Head(abc.ABC):
         channels: of the prediction.
         higher: the metrics that a comparison of networks counts (delta-m), and whether a higher value is the better one.
         main: the one of them that stands for the task where each has one.
-        score: the metric from 0 to 1, higher is better, that enters the mean over tasks by which models are chosen.
+        score: the metric from 0 to 1, higher is better, by which models are chosen; of several tasks, by its mean.
+        detailed: whether `main` is also known of each class or key point, as `main:NAME`.
     """
 
     channels: int
-    higher: ClassVar[Mapping[str, bool]]
-    main: ClassVar[str]
-    score: ClassVar[str]
+    higher: Mapping[str, bool]
+    main: str
+    score: str
+    detailed: bool = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,6 +47,18 @@ class Head(abc.ABC):
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over the labelled targets and their number, both scalars."""
 
+    def losses(self, outputs: Sequence[Tensor], batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        """The loss of each stage's prediction; a head whose targets take work makes them once for all of them."""
+        return [self.loss(output, batch) for output in outputs]
+
+    def average_with_mirror(self, output: Tensor, mirrored: Tensor) -> Tensor:
+        """The flip test: the mean of a prediction and of the mirror image's, mirrored back.
+
+        Raises:
+            UserError: the head has none; by default.
+        """
+        raise UserError(f"`flip_test` is true: predictions of {self.name} are not averaged with those of a mirror image")
+
     @abc.abstractmethod
     def measure(self, output: Tensor, batch: Batch) -> Any:
         """What `metrics` needs to know of a batch: counts and sums, on the CPU."""
@@ -49,6 +66,14 @@ class Head(abc.ABC):
     @abc.abstractmethod
     def metrics(self, measured: Sequence[Any]) -> dict[str, float | None]:
         """Metrics over all batches together; None where nothing is labelled. `name:part` is a figure of one class or point."""
+
+    def save_results(self, measured: Sequence[Any], path: Path) -> None:
+        """Writes what was found, as `metrics` is given it, in the file format of the field.
+
+        Raises:
+            UserError: there is no such format; by default.
+        """
+        raise UserError(f"`save_results` is {path}: predictions of {self.name} have no format for results")
 
     @abc.abstractmethod
     def constant(self, batches: Iterable[Batch]) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,68 +12,77 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rpgmt.codecs.codec import Codec
-from rpgmt.data.coco import CocoPeople
+from rpgmt.codecs.flip import average_with_mirror
 from rpgmt.data.transforms import transform_points
 from rpgmt.heads.head import Batch, Head
-from rpgmt.losses.keypoints import heatmap_cross_entropy
-from rpgmt.metrics.pck import torso_pck
+from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
+from rpgmt.metrics.poses import FIGURES, PoseEvaluation
+from rpgmt.metrics.results import save_results
 from rpgmt.visualize import draw_pose
 
-if TYPE_CHECKING:
-    from rpgmt.metrics.poses import PoseEvaluation
-
-TORSO = {"left_shoulder", "right_hip"}
-"""Key points that PCK measures by."""
+Measured = tuple[list[int], NDArray[np.float64]]
+"""Indices of B people, and their poses (B, K, 3): x and y in pixels of the image, score."""
 
 
 class Keypoints(Head):
-    """Logits of each key point's place; soft-max cross-entropy; COCO's numbers, and PCK@0.2 where there is a torso.
+    """Heat maps of each key point's place; the loss, the codec and the protocol of evaluation are a choice.
 
     Args:
         name: of the head; a batch has `keypoints` and `visibility`.
-        people: who is cut out, for the names and the skeleton, and whom `metrics` measures on.
         codec: key points to maps and back.
-        areas: for each of `people.people` the square pixels of the image that its crop shows.
+        evaluation: how poses are measured, and on whom, which says the names, the mirror image and the skeleton, too.
+        loss: of the maps: cross_entropy takes them as logits, mse and ohkm as the values that the codec makes.
+        hard_keypoints: loss ohkm: how many key points of each person count.
+        flip_shift: flip test: cells to shift the mirror image's maps by; None: the codec's own.
     """
 
-    higher: ClassVar[Mapping[str, bool]] = {"AP": True, "PCK@0.2": True}
-    main = score = "AP"
-
-    def __init__(self, name: str, people: CocoPeople, codec: Codec, areas: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        name: str,
+        codec: Codec,
+        evaluation: PoseEvaluation,
+        *,
+        loss: Literal["cross_entropy", "mse", "ohkm"] = "cross_entropy",
+        hard_keypoints: int = 8,
+        flip_shift: int | None = None,
+    ) -> None:
         super().__init__(name)
-        self.people, self.codec, self._areas = people, codec, areas
-        self.channels = len(people.keypoints)
-        self._evaluation: PoseEvaluation | None = None
+        self.codec, self.evaluation = codec, evaluation
+        self.points = evaluation.people.keypoints
+        self.channels = len(self.points)
+        figures = FIGURES[evaluation.protocol]
+        self.higher = dict.fromkeys(figures, True)
+        self.main = self.score = figures[0]
+        self.detailed = self.main.startswith("PCK")
+        self._loss, self._hard_keypoints = loss, hard_keypoints
+        self._flip_shift = codec.flip_shift if flip_shift is None else flip_shift
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
-        return heatmap_cross_entropy(output, target, weights)
+        return self.losses([output], batch)[0]
 
-    def measure(self, output: Tensor, batch: Batch) -> tuple[list[int], NDArray[np.float64]]:
-        """Indices of the people, and poses (B, K, 3): x and y in pixels of the image, score."""
+    def losses(self, outputs: Sequence[Tensor], batch: Batch) -> list[tuple[Tensor, Tensor]]:
+        target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
+        if self._loss == "ohkm":
+            return [heatmap_ohkm(output, target, weights, self._hard_keypoints) for output in outputs]
+        loss = heatmap_cross_entropy if self._loss == "cross_entropy" else heatmap_mse
+        return [loss(output, target, weights) for output in outputs]
+
+    def average_with_mirror(self, output: Tensor, mirrored: Tensor) -> Tensor:
+        kind: Literal["logits", "values"] = "logits" if self._loss == "cross_entropy" else "values"
+        return average_with_mirror(output, mirrored, self.points.flip_order, shift=self._flip_shift, kind=kind)
+
+    def measure(self, output: Tensor, batch: Batch) -> Measured:
         points, scores = (values.cpu().numpy().astype(np.float64) for values in self.codec.decode(output))
         points = transform_points(batch["to_image"].cpu().numpy(), points)
         return batch["index"].tolist(), np.concatenate([points, scores[..., None]], axis=-1)
 
-    def metrics(self, measured: Sequence[tuple[list[int], NDArray[np.float64]]]) -> dict[str, float | None]:
-        indices = np.concatenate([part for part, _ in measured])
-        order = np.argsort(indices)  # equal scores are ranked by their order, which is not to depend on the batches
-        poses = np.concatenate([part for _, part in measured])[order]
-        of_whom = indices[order].tolist()
-        figures = self.evaluation.metrics(of_whom, poses)
-        if set(self.people.keypoints.names) >= TORSO:
-            pck = torso_pck(self.people, of_whom, poses)
-            figures |= {name: value for name, value in pck.items() if name.partition(":")[0] == "PCK@0.2"}
-        return figures
+    def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
+        """The protocol's figures."""
+        return self.evaluation.metrics(*_in_order(measured))
 
-    @property
-    def evaluation(self) -> PoseEvaluation:
-        """How found poses become figures; made at first use, as COCO's tools take seconds to import."""
-        from rpgmt.metrics.poses import PoseEvaluation
-
-        if self._evaluation is None:
-            self._evaluation = PoseEvaluation(self.people, "coco", self._areas)
-        return self._evaluation
+    def save_results(self, measured: Sequence[Measured], path: Path) -> None:
+        """Writes the poses in COCO's result format."""
+        save_results(path, self.evaluation.results(*_in_order(measured)))
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The mean pose: maps with their peak at each key point's mean place in the crop."""
@@ -83,15 +93,28 @@ class Keypoints(Head):
             count += known.sum(0)
         mean = (total / count.clamp(min=1)[:, None])[None]
         maps, _ = self.codec.encode(mean, torch.ones(1, self.channels))
-        return maps[0].clamp(min=1e-30).log()
+        return maps[0].clamp(min=1e-30).log() if self._loss == "cross_entropy" else maps[0]
 
     def shown(self, output: Tensor, batch: Batch) -> list[NDArray[Any]]:
+        """Points and scores; 0 where a person's point is not annotated and so cannot be compared.
+
+        Where nothing is annotated, as in a detector's box, all is shown.
+        """
         points, scores = self.codec.decode(output)
+        known = batch["visibility"] != 0
+        scores = scores * (known | ~known.any(1, keepdim=True))
         return list(torch.cat([points, scores[..., None]], dim=-1).cpu().numpy())
 
     def truth(self, sample: Mapping[str, Any]) -> NDArray[Any]:
         return np.concatenate([sample["keypoints"], sample["visibility"][:, None]], axis=1)
 
     def draw(self, image: NDArray[np.uint8], shown: NDArray[Any]) -> NDArray[np.uint8]:
-        points = self.people.keypoints
-        return draw_pose(image, shown, points.skeleton, flip_pairs=points.flip_pairs, scale=-(-192 // image.shape[0]))
+        skeleton, pairs = self.points.skeleton, self.points.flip_pairs
+        return draw_pose(image, shown, skeleton, flip_pairs=pairs, scale=-(-192 // image.shape[0]))
+
+
+def _in_order(measured: Sequence[Measured]) -> Measured:
+    """All people by their indices: equal scores are ranked by their order, which is not to depend on batches or processes."""
+    indices = np.concatenate([part for part, _ in measured])
+    order = np.argsort(indices, kind="stable")
+    return indices[order].tolist(), np.concatenate([poses for _, poses in measured])[order]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Normals(Head):
     """
 
     channels = 3
-    higher: ClassVar[Mapping[str, bool]] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
+    higher: Mapping[str, bool] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
     main, score = "mean", "within_30"
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,9 @@ class PartSegmentation(Head):
         label: the parts, and which are left and right of each other.
     """
 
-    higher: ClassVar[Mapping[str, bool]] = {"mIoU": True, "accuracy": True}
+    higher: Mapping[str, bool] = {"mIoU": True, "accuracy": True}
     main = score = "mIoU"
+    detailed = True
 
     def __init__(self, name: str, label: LabelMap) -> None:
         super().__init__(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ class Segmentation(Head):
         label: the classes.
     """
 
-    higher: ClassVar[Mapping[str, bool]] = {"mIoU": True, "accuracy": True}
+    higher: Mapping[str, bool] = {"mIoU": True, "accuracy": True}
     main = score = "mIoU"
+    detailed = True
 
     def __init__(self, name: str, label: LabelMap) -> None:
         super().__init__(name)

@@ -18,27 +18,20 @@ from rpgmt.metrics.results import Rescoring, keypoint_results, rescore
 if TYPE_CHECKING:
     from rpgmt.data.coco import CocoPeople
 
-Protocol = Literal["coco", "crowdpose", "pck", "pckh"]
+Protocol = Literal["coco", "crowdpose", "pck", "pckh", "coco_pck"]
+"""COCO's or CrowdPose's numbers, PCK of the torso, PCKh; COCO's and, where people have a torso, PCK@0.2."""
 
-MONITORS: dict[Protocol, str] = {"coco": "AP", "crowdpose": "AP", "pck": "PCK@0.2", "pckh": "PCKh@0.5"}
-"""The one number that tells which of two models is better."""
+FIGURES: dict[Protocol, tuple[str, ...]] = {
+    "coco": ("AP",),
+    "crowdpose": ("AP",),
+    "pck": ("PCK@0.2",),
+    "pckh": ("PCKh@0.5",),
+    "coco_pck": ("AP", "PCK@0.2"),
+}
+"""What models are compared by, all from 0 to 1, higher is better; the first one tells which of two is better."""
 
-
-def check_protocol(people: CocoPeople, protocol: Protocol) -> None:
-    """Raise UserError where the data set lacks what the protocol measures by."""
-    if protocol == "pck":
-        missing = {"left_shoulder", "right_hip"} - set(people.keypoints.names)
-        need = f"key points {', '.join(sorted(missing))}" if missing else ""
-    elif protocol == "pckh":
-        heads = any(annotation.get("head_size") is not None for annotation in people.annotations["annotations"])
-        need = "" if heads else "a `head_size` of the annotations"
-    elif protocol == "crowdpose":
-        crowded = all(isinstance(image.get("crowdIndex"), int | float) for image in people.annotations["images"])
-        need = "" if crowded else "a `crowdIndex` of every image"
-    else:
-        need = ""
-    if need:
-        raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")
+TORSO = {"left_shoulder", "right_hip"}
+"""Key points that PCK measures by."""
 
 
 class PoseEvaluation:
@@ -46,11 +39,14 @@ class PoseEvaluation:
 
     Args:
         people: who is to be found, and what is known of them.
-        protocol: what is measured: COCO's or CrowdPose's numbers, PCK of the torso or PCKh.
+        protocol: what is measured.
         areas: for each of `people.people` the square pixels that OKS suppression measures by.
         rescoring: a person's score, see `rescore`.
         nms: suppression of people found twice, see `oks_nms`; "none" for none.
         nms_threshold: OKS above which two people are one.
+
+    Raises:
+        UserError: the data set lacks what the protocol measures by.
     """
 
     def __init__(
@@ -63,6 +59,7 @@ class PoseEvaluation:
         nms: Suppression | Literal["none"] = "none",
         nms_threshold: float = 0.9,
     ) -> None:
+        _check_protocol(people, protocol)
         self.people, self.protocol, self.areas = people, protocol, areas
         self.rescoring, self.nms, self.nms_threshold = rescoring, nms, nms_threshold
 
@@ -88,9 +85,27 @@ class PoseEvaluation:
             return torso_pck(self.people, indices, poses)
         if self.protocol == "pckh":
             return head_pck(self.people, indices, poses)
-        return self._evaluator.metrics(self.results(indices, poses))
+        figures = self._evaluator.metrics(self.results(indices, poses))
+        if self.protocol == "coco_pck" and set(self.people.keypoints.names) >= TORSO:
+            pck = torso_pck(self.people, indices, poses)
+            figures |= {name: value for name, value in pck.items() if name.partition(":")[0] == "PCK@0.2"}
+        return figures
 
     @cached_property
     def _evaluator(self) -> CocoEvaluator | CrowdPoseEvaluator:
-        kind = CocoEvaluator if self.protocol == "coco" else CrowdPoseEvaluator
+        kind = CrowdPoseEvaluator if self.protocol == "crowdpose" else CocoEvaluator
         return kind(self.people.annotations, self.people.keypoints)
+
+
+def _check_protocol(people: CocoPeople, protocol: Protocol) -> None:
+    need = ""
+    if protocol == "pck" and (missing := TORSO - set(people.keypoints.names)):
+        need = f"key points {', '.join(sorted(missing))}"
+    elif protocol == "pckh":
+        heads = any(annotation.get("head_size") is not None for annotation in people.annotations["annotations"])
+        need = "" if heads else "a `head_size` of the annotations"
+    elif protocol == "crowdpose":
+        crowded = all(isinstance(image.get("crowdIndex"), int | float) for image in people.annotations["images"])
+        need = "" if crowded else "a `crowdIndex` of every image"
+    if need:
+        raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")

@@ -87,7 +87,7 @@ def test_epochs_differ_and_repeat_and_validation_stays() -> None:
     assert not torch.equal(first, second)
     plain = SmallImages(ImageSet(("a", "b"), labels, pixels))
     batch = batch_of(plain, 3, [5, 2])
-    assert set(batch) == {"index", "label"}
+    assert set(batch) == {"index", "label", "part"}
     assert torch.equal(plain.images(batch), normalize(torch.from_numpy(pixels[[5, 2]])))
     never = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=Crops(flip=0, padding=0))
     assert torch.equal(never.images(batch_of(never, 0, [4])), normalize(torch.from_numpy(pixels[[4]])))

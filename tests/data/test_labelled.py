@@ -68,6 +68,18 @@ def test_a_whole_image_is_a_sample_as_it_is(images: LabelledSet) -> None:
     np.testing.assert_array_equal(sample["depth"], image[..., 0])
 
 
+def test_a_set_says_what_its_labels_are(images: LabelledSet, scenes: SyntheticScenes) -> None:
+    assert images.names == ("level", "depth", "place", "light")
+    assert images.kind("level") == MAPS["level"]
+    assert images.kind("light") == ("day", "night")
+    assert images.kind("keypoints") is None
+    people = synthetic_labels(scenes, "scenes")
+    assert people.names == ("keypoints", *NAMES)
+    assert people.kind("keypoints") == people.people.keypoints.names  # type: ignore[union-attr]
+    assert people.kind("parts") == people.maps["parts"]
+    assert people.kind("ship") is None
+
+
 def test_missing_labels_are_marked(images: LabelledSet) -> None:
     crops = LabelledCrops(images, ("level", "depth", "place", "light"), (20, 12))
     known = [

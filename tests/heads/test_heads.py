@@ -21,9 +21,11 @@ from rpgmt.data.labelled import LabelledCrops, LabelledSet
 from rpgmt.data.people import Entry, WholeImages
 from rpgmt.data.synthetic import load
 from rpgmt.data.synthetic_labels import synthetic_labels
+from rpgmt.errors import UserError
 from rpgmt.heads import Classification, Depth, Head, Normals, PartSegmentation, Segmentation, map_head
 from rpgmt.heads.head import at_full_size
 from rpgmt.heads.keypoints import Keypoints
+from rpgmt.metrics.poses import PoseEvaluation
 
 WIDTH, HEIGHT = SIZE = 32, 24
 SCALES = (1, 2, 4, 2, 4, 1)
@@ -94,7 +96,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> LabelledCrops:
 
 def _keypoints(people: LabelledCrops) -> Keypoints:
     codec = Heatmap(input_size=SIZE, heatmap_size=(WIDTH // 2, HEIGHT // 2))
-    return Keypoints("keypoints", people.labelled.people, codec, people.crops.areas())  # type: ignore[arg-type]
+    return Keypoints("keypoints", codec, PoseEvaluation(people.people, "coco_pck", people.crops.areas()))  # type: ignore[arg-type]
 
 
 DENSE = ["segmentation", "parts", "depth", "silog", "disparity", "normals", "scene"]
@@ -478,3 +480,114 @@ def test_people_without_a_torso_have_no_pck(tmp_path: Path) -> None:
     metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
     assert metrics["AP"] == pytest.approx(1)
     assert not [name for name in metrics if name.startswith("PCK")]
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_the_losses_of_several_stages_are_those_of_each(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    outputs = [_random(head, batch), _perfect(head, batch), _random(head, batch) / 2]
+    together = head.losses(outputs, batch)
+    for (total, count), output in zip(together, outputs, strict=True):
+        alone, number = head.loss(output, batch)
+        assert (float(total), float(count)) == (float(alone), float(number))
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_a_head_says_whether_its_main_figure_is_known_of_each_class(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    metrics = head.metrics([head.measure(_random(head, batch), batch)])
+    assert head.detailed == any(name.startswith(f"{head.main}:") for name in metrics)
+
+
+@pytest.mark.parametrize("case", DENSE, indirect=True)
+def test_what_a_head_cannot_do_is_one_line_that_names_it(case: Case, tmp_path: Path) -> None:
+    head, crops = case
+    batch = _all(crops)
+    output = _random(head, batch)
+    with pytest.raises(UserError, match=f"`flip_test` is true: predictions of {head.name} are not averaged"):
+        head.average_with_mirror(output, output)
+    with pytest.raises(UserError, match=f"`save_results` is .*: predictions of {head.name} have no format for results"):
+        head.save_results([head.measure(output, batch)], tmp_path / "results.json")
+    assert not any(tmp_path.iterdir())
+
+
+def _of_loss(people: LabelledCrops, loss: Any, protocol: Any = "coco", **options: Any) -> Keypoints:
+    codec = Heatmap(
+        input_size=SIZE, heatmap_size=(WIDTH // 2, HEIGHT // 2), maps="logits" if loss == "cross_entropy" else "values"
+    )
+    evaluation = PoseEvaluation(people.people, protocol, people.crops.areas())  # type: ignore[arg-type]
+    return Keypoints("keypoints", codec, evaluation, loss=loss, **options)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "ohkm"])
+def test_each_loss_of_key_points_is_least_at_its_own_maps_and_its_constant_is_the_mean_pose(
+    people: LabelledCrops, loss: str
+) -> None:
+    head, batch = _of_loss(people, loss, hard_keypoints=3), _all(people)
+    maps = head.codec.encode(batch["keypoints"], batch["visibility"])[0]
+    right = maps.clamp(min=1e-30).log() if loss == "cross_entropy" else maps
+    total, count = head.loss(right, batch)
+    assert total / count == pytest.approx(0, abs=1e-5)
+    assert head.loss(_random(head, batch), batch)[0] > 1
+    assert (count == 3 * len(people)) == (loss == "ohkm")
+    known = (batch["visibility"] > 0)[..., None]
+    mean = (batch["keypoints"] * known).sum(0) / known.sum(0)
+    found, _ = head.codec.decode(head.constant([batch])[None])
+    torch.testing.assert_close(found[0], mean, atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_the_flip_test_of_key_points_averages_what_mirrors_itself_to_itself(people: LabelledCrops, loss: str) -> None:
+    """A network that sees a mirrored crop as its mirror image, left and right swapped, is not changed by the flip test."""
+    head, batch = _of_loss(people, loss), _all(people)
+    output = _random(head, batch)
+    order = list(people.people.keypoints.flip_order)
+    found = head.average_with_mirror(output, output.flip(-1)[:, order])
+    expected = output.flatten(2).log_softmax(-1).view_as(output) if loss == "cross_entropy" else output
+    torch.testing.assert_close(found, expected)
+    shifted = _of_loss(people, loss, flip_shift=1).average_with_mirror(output, output.flip(-1)[:, order])
+    assert not torch.allclose(shifted, expected)
+
+
+def test_results_of_key_points_do_not_depend_on_batches_and_are_those_of_the_metrics(
+    people: LabelledCrops, tmp_path: Path
+) -> None:
+    head, batch = _keypoints(people), _all(people)
+    output = _random(head, batch)
+    whole = [head.measure(output, batch)]
+    parts = [head.measure(output[i : i + 1], _part(batch, [i])) for i in reversed(range(len(output)))]
+    for name, measured in (("whole", whole), ("parts", parts)):
+        head.save_results(measured, tmp_path / name)
+    results = json.loads((tmp_path / "whole").read_text())
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
+    assert [result["image_id"] for result in results] == [person.image["id"] for person in people.people.people]
+    _same(head.evaluation._evaluator.metrics(results), {k: v for k, v in head.metrics(whole).items() if k.startswith("A")})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "higher", "detailed"),
+    [("coco", ["AP"], False), ("coco_pck", ["AP", "PCK@0.2"], False), ("pck", ["PCK@0.2"], True)],
+)
+def test_the_protocol_says_what_key_points_are_compared_by(
+    people: LabelledCrops, protocol: str, higher: list[str], detailed: bool
+) -> None:
+    head, batch = _of_loss(people, "cross_entropy", protocol), _all(people)
+    assert (list(head.higher), head.main, head.score, head.detailed) == (higher, higher[0], higher[0], detailed)
+    metrics = head.metrics([head.measure(_random(head, batch), batch)])
+    assert set(higher) <= set(metrics)
+    assert ("PCK@0.2" in metrics) == ("pck" in protocol)
+    with pytest.raises(UserError, match="`protocol` is pckh: people lacks a `head_size`"):
+        _of_loss(people, "cross_entropy", "pckh")
+
+
+def test_key_points_without_truth_are_not_drawn_unless_there_is_none_at_all(people: LabelledCrops) -> None:
+    head, batch = _keypoints(people), _all(people)
+    output = _perfect(head, batch)
+    batch["visibility"][0, 3:5], batch["visibility"][1] = 0, 0
+    first, second, third = (values[:, 2] for values in head.shown(output, batch)[:3])
+    assert (first[3:5] == 0).all()
+    assert (first[batch["visibility"][0].numpy() > 0] > 0).all()
+    assert (second > 0).sum() > 10
+    assert ((third > 0) >= (batch["visibility"][2].numpy() > 0)).all()

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data.image_folders import write_cifar, write_folders
@@ -17,6 +18,7 @@ import rpgmt
 from rpgmt import cli
 from rpgmt.cli import CONFIGS
 from rpgmt.config import ClassifierConfig, TrainConfig, UserError
+from rpgmt.data.images import normalize
 from rpgmt.metrics.ranks import ranks, top_k
 from tasks.classification import ClassificationTask, Config, DataConfig, build
 from tools import evaluate, summary, train
@@ -125,9 +127,25 @@ def test_top5_of_five_classes_is_not_applicable(tmp_path: Path) -> None:
 def test_a_batch_of_training_is_changed_and_one_of_validation_is_not(root: Path) -> None:
     task = small_task(root)
     trained, validated = batch_of(task.train_data, 6), batch_of(task.val_data, 6)
-    assert torch.equal(task.images(validated)[2], task.val_data.images(validated)[2])
-    assert task.images(trained).shape == task.images(validated).shape == (6, 3, 32, 32)
-    assert not torch.equal(task.images(trained), task.images({key: trained[key] for key in ("index", "label")}))
+    assert torch.equal(
+        task.images(validated), normalize(torch.from_numpy(np.stack(list(map(task.val_data.picture, range(6))))))
+    )
+    plain = normalize(torch.from_numpy(np.stack(list(map(task.train_data.picture, range(6))))))
+    assert task.images(trained).shape == task.images(validated).shape == plain.shape == (6, 3, 32, 32)
+    assert torch.equal(task.images(trained), task.train_data.images(trained))
+    assert not torch.equal(task.images(trained), plain)
+    assert not torch.equal(plain, task.images(validated))
+
+
+def test_answers_do_not_depend_on_what_is_asked_first(root: Path) -> None:
+    early, late = small_task(root), small_task(root)
+    batch = batch_of(late.train_data, 6)
+    before = early.resolved(), early.metric_label, early.images(batch)
+    summary = late.data_summary()
+    assert (late.resolved(), late.metric_label) == before[:2]
+    assert torch.equal(late.images(batch), before[2])
+    assert early.data_summary() == summary
+    assert before[0].data.class_names == CLASSES
 
 
 # ---- from end to end
@@ -273,4 +291,4 @@ def test_a_model_is_measured_on_its_own_classes(
     write_folders(tmp_path, {"train": 6}, CLASSES, size=(32, 32))
     config = Config(model=MODEL, data=DataConfig(name="cifar10_jpeg", root=tmp_path))
     with pytest.raises(UserError, match="'horse' is a class to train on or to validate on, and not both"):
-        _ = build(config).data_summary
+        build(config).data_summary()

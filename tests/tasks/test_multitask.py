@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from rpgmt import cli
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.data.body import PARTS
 from rpgmt.data.synthetic import load
+from rpgmt.errors import UserError
+from rpgmt.heads.task import StagedTask
 from rpgmt.visualize import contact_sheet
-from tasks.multitask import Config, DataConfig, MultiTask, build
+from tasks.multitask import Config, DataConfig, build
 from tools import evaluate, summary, train
 
 NETWORK = ["--channels", "8", "--depth", "1", "--stages", "2", "--rpg-size", "50%", "--input-size", "32,32"]
@@ -101,7 +104,7 @@ def error_line(main: Any, argv: list[str], capsys: pytest.CaptureFixture[str]) -
     return lines[0]
 
 
-def small_task(root: Path, heads: dict[str, int], **changes: Any) -> MultiTask:
+def small_task(root: Path, heads: dict[str, int], **changes: Any) -> StagedTask:
     model = ModelConfig(stages=2, channels=8, depth=1, rpg_size="50%", input_size=(32, 32), heads=heads)
     data = changes.pop("data", DataConfig(root=root, train_images=8, val_images=6))
     return build(Config(model=model, data=data, train=TrainConfig(batch_size=4), **changes))
@@ -295,6 +298,27 @@ def write_garden(root: Path, count: int = 4, classes: tuple[str, ...] = ("sky", 
     (root / "dataset.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
 
 
+def test_a_network_is_measured_without_the_data_that_it_was_trained_on(tmp_path: Path) -> None:
+    """And what it says of itself is the same before and after the training data are read."""
+    write_garden(tmp_path)
+    data = DataConfig(name="folders", root=tmp_path)
+    heads = {"segmentation": 3, "depth": 1, "scene": 2}
+    late = small_task(tmp_path, heads, data=data)
+    summary = late.data_summary()
+    assert summary == {"name": "folders", "root": str(tmp_path), "boxes": "whole images", "train_samples": 4, "val_samples": 4}
+    shutil.rmtree(tmp_path / "images/train")
+    task = small_task(tmp_path, heads, data=data)
+    batch = batch_of(task)
+    with torch.no_grad():
+        outputs = task.model.eval()(task.images(batch))
+    assert task.metrics(task.predictions(outputs, batch))["score"] is not None
+    assert (task.metric_label, task.details) == (late.metric_label, late.details)
+    assert task.details == ("segmentation.mIoU", "scene.accuracy")
+    assert task.resolved() == late.resolved() == task.config
+    with pytest.raises(UserError, match="train"):
+        task.data_summary()
+
+
 @pytest.mark.parametrize(("loss", "balance"), [("l1", "pcgrad"), ("silog", "equal")])
 def test_images_that_lack_labels_train_and_evaluate(loss: str, balance: str, tmp_path: Path) -> None:
     """Batches of one image: in each, another task has nothing to learn from."""
@@ -350,7 +374,7 @@ def test_key_points_of_the_two_splits_that_differ_are_one_line(tmp_path: Path, c
     assert "those to validate on nose, left_eye, right_eye, left_ear, right_ear, right_shoulder" in line
 
 
-def batch_of(task: MultiTask) -> dict[str, torch.Tensor]:
+def batch_of(task: StagedTask) -> dict[str, torch.Tensor]:
     return torch.utils.data.default_collate([task.val_data[0, i] for i in range(len(task.val_data))])
 
 

@@ -15,7 +15,8 @@ from data.files import write_coco, write_crowdpose, write_detections, write_lsp,
 from rpgmt.config import ConfigError, ModelConfig, TrainConfig
 from rpgmt.data.pose import Augmentation
 from rpgmt.errors import UserError
-from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, PoseTask, _poses, build
+from rpgmt.heads.task import StagedTask
+from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, build
 
 MODEL = ModelConfig(stages=2, channels=16, depth=2, rpg_size="50%", input_size=(64, 64))
 
@@ -31,7 +32,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in ("coco", "crowdpose", "lsp", "mpii", "detections.json")}
 
 
-def pose_task(roots: dict[str, Path], name: str = "coco", *, also: tuple[str, ...] = (), **changes: Any) -> PoseTask:
+def pose_task(roots: dict[str, Path], name: str = "coco", *, also: tuple[str, ...] = (), **changes: Any) -> StagedTask:
     count = {"mpii": 16, "coco": 17}.get(name, 14)
     model = dataclasses.replace(MODEL, heads={HEAD: count})
     data = DataConfig(name=name, root=roots[name], also=also, detections=changes.pop("detections", None))  # type: ignore[arg-type]
@@ -40,13 +41,13 @@ def pose_task(roots: dict[str, Path], name: str = "coco", *, also: tuple[str, ..
     return build(Config(model=model, data=data, evaluation=evaluation, **changes))
 
 
-def batch_of(task: PoseTask) -> dict[str, torch.Tensor]:
+def batch_of(task: StagedTask) -> dict[str, torch.Tensor]:
     return torch.utils.data.default_collate([task.val_data[0, i] for i in range(len(task.val_data))])
 
 
-def truth(task: PoseTask, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+def truth(task: StagedTask, batch: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """What a network that knows the truth would say at every stage."""
-    target, _ = task.codec.encode(batch["keypoints"], batch["visibility"])
+    target, _ = task.heads[HEAD].codec.encode(batch["keypoints"], batch["visibility"])
     maps = (target + 1e-12).log() if task.config.loss == "cross_entropy" else target
     return [{HEAD: maps}] * 2
 
@@ -126,12 +127,13 @@ def test_a_mirror_image_changes_nothing_for_a_network_without_preference(roots: 
 def test_detections_are_cut_out_and_the_truth_stays(roots: dict[str, Path], tmp_path: Path) -> None:
     task = pose_task(roots, detections=roots["detections.json"], rescoring="box_mean", nms="hard")
     assert task.metric_label == "coco val, detected boxes"
-    assert task.data_summary["boxes"] == "detected boxes"
+    assert task.data_summary()["boxes"] == "detected boxes"
     batch = batch_of(task)
     assert (batch["visibility"] == 0).all()
     maps = [{HEAD: torch.randn(len(batch["index"]), 17, 16, 16)}] * 2
     records = task.predictions(maps, batch)
-    results = task.evaluation.results(*_poses(records, -1))
+    task.save_results(records, tmp_path / "results.json")
+    results = json.loads((tmp_path / "results.json").read_text())
     boxes = {person.score for person in task.val_data.people.people}
     assert len(boxes) > 1
     assert all(result["score"] <= max(boxes) for result in results)
@@ -146,9 +148,9 @@ def test_a_person_found_twice_counts_once(roots: dict[str, Path]) -> None:
     people = plain.val_data.people
     first = people.people[0]
     poses = np.tile(np.array([[*first.box[:2], 0.5]]), (17, 1)) + np.arange(17)[:, None] * [2, 3, 0]
-    twice = [{"index": 0, "stages": [poses]}, {"index": 0, "stages": [poses + np.array([0.2, 0, 0.1])]}]
-    assert len(plain.evaluation.results(*_poses(twice, -1))) == 2
-    (kept,) = hard.evaluation.results(*_poses(twice, -1))
+    twice = [0, 0], np.stack([poses, poses + np.array([0.2, 0, 0.1])])
+    assert len(plain.heads[HEAD].evaluation.results(*twice)) == 2
+    (kept,) = hard.heads[HEAD].evaluation.results(*twice)
     assert kept["score"] == pytest.approx(0.6)
 
 
@@ -225,24 +227,25 @@ def test_a_network_is_not_measured_on_other_key_points_that_are_as_many(roots: d
     names[5], names[6] = names[6], names[5]
     val.write_text(json.dumps(document))
     swapped = pose_task({"coco": tmp_path})
-    assert len(swapped.train_data) > 0
+    assert len(swapped.val_data) > 0
     with pytest.raises(UserError, match="give data with the same ones in the same order"):
-        _ = swapped.val_data
+        _ = swapped.train_data
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"data": DataConfig(detection_threshold=0.5)}, "`detection_threshold` without detections"),
+        ({"data": {"detection_threshold": 0.5}}, "`detection_threshold` without detections"),
         ({"evaluation": EvaluationConfig(flip_shift=1)}, "`flip_shift` without flip_test"),
         ({"evaluation": EvaluationConfig(nms_threshold=0.5)}, "`nms_threshold` with nms none"),
         ({"evaluation": EvaluationConfig(protocol="pck", nms="hard")}, "`nms` and `rescoring`, which PCK does not know"),
         ({"hard_keypoints": 4}, "`hard_keypoints` without loss ohkm"),
     ],
 )
-def test_what_is_set_for_nothing_is_said(changes: dict[str, Any], line: str) -> None:
+def test_what_is_set_for_nothing_is_said(changes: dict[str, Any], line: str, roots: dict[str, Path]) -> None:
+    data = DataConfig(name="coco", root=roots["coco"], **changes.get("data", {}))
     with pytest.warns(UserWarning, match=f"without effect: {line}"):
-        build(Config(model=MODEL, **changes))
+        build(Config(**{"model": MODEL, **changes, "data": data}))
 
 
 def test_augmentation_of_config_and_library_are_the_same() -> None:
@@ -269,8 +272,8 @@ def test_the_flip_tests_shift_is_the_codecs_unless_given(roots: dict[str, Path],
 def test_soft_suppression_keeps_twenty_people_an_image(roots: dict[str, Path]) -> None:
     task = pose_task(roots, detections=roots["detections.json"], nms="soft")
     pose = np.column_stack([np.arange(17.0) * 2, np.arange(17.0) * 3, np.full(17, 0.5)])
-    many = [{"index": 0, "stages": [pose + np.array([i, 0, 0.01 * i])]} for i in range(25)]
-    assert len(task.evaluation.results(*_poses(many, -1))) == 20
+    many = np.stack([pose + np.array([i, 0, 0.01 * i]) for i in range(25)])
+    assert len(task.heads[HEAD].evaluation.results([0] * 25, many)) == 20
 
 
 @pytest.mark.parametrize(
@@ -287,8 +290,38 @@ def test_a_protocol_that_the_data_cannot_serve_is_known_before_training(
         _ = pose_task(roots, name, protocol=protocol).val_data
 
 
-def test_one_person_and_one_cell_teach_batch_norm_nothing() -> None:
-    model = dataclasses.replace(MODEL, depth=4)
+def test_one_person_and_one_cell_teach_batch_norm_nothing(roots: dict[str, Path]) -> None:
+    model, data = dataclasses.replace(MODEL, depth=4), DataConfig(name="coco", root=roots["coco"])
     with pytest.raises(UserError, match="`batch_size` is 1: one cell is left"):
-        build(Config(model=model, train=TrainConfig(batch_size=1)))
-    build(Config(model=model, train=TrainConfig(batch_size=2)))
+        build(Config(model=model, data=data, train=TrainConfig(batch_size=1)))
+    build(Config(model=model, data=data, train=TrainConfig(batch_size=2)))
+
+
+@pytest.mark.filterwarnings("ignore:.* taken from the names of the key points")  # asserted in tests/data
+def test_answers_do_not_depend_on_what_is_asked_first(roots: dict[str, Path], tmp_path: Path) -> None:
+    """The training data spell two of the names in another way."""
+    write_coco(tmp_path, 4)
+    train = tmp_path / "annotations/person_keypoints_train.json"
+    document = json.loads(train.read_text())
+    names = document["categories"][0]["keypoints"]
+    document["categories"][0]["keypoints"] = ["LeftEye" if name == "left_eye" else name for name in names]
+    train.write_text(json.dumps(document))
+    early, late = (pose_task({"coco": tmp_path}) for _ in range(2))
+    before = early.resolved(), early.metric_label, early.details
+    assert min(len(late.train_data), len(late.val_data)) > 0
+    summary = late.data_summary()
+    assert (late.resolved(), late.metric_label, late.details) == before
+    assert early.data_summary() == summary
+    assert before[0].data.keypoints == tuple(names)
+
+
+def test_a_model_is_measured_without_the_data_that_it_was_trained_on(roots: dict[str, Path], tmp_path: Path) -> None:
+    write_coco(tmp_path, 4)
+    (tmp_path / "annotations/person_keypoints_train.json").unlink()
+    task = pose_task({"coco": tmp_path})
+    batch = batch_of(task)
+    assert task.metrics(task.predictions(truth(task, batch), batch))["AP"] == pytest.approx(1, abs=0.1)
+    task.save_results(task.predictions(truth(task, batch), batch), tmp_path / "results.json")
+    assert (task.metric_label, len(task.resolved().data.keypoints)) == ("coco val, gt boxes", 17)
+    with pytest.raises(UserError, match="no annotation file of split 'train'"):
+        task.data_summary()

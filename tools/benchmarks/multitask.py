@@ -14,6 +14,7 @@ from tasks import multitask
 from tools.benchmarks import read_seeds
 
 if TYPE_CHECKING:
+    from rpgmt.heads.task import StagedTask
     from tools.benchmarks.trainings import Training
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -43,7 +44,7 @@ def main(argv: list[str], prog: str) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once; more than one have a thread each (default: 1)")
     parser.add_argument("--rows", metavar="ROW,...", help=f"networks to compare, of {', '.join(ROWS)} (default: all)")
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
-    arguments, config = cli.parse_config(parser, argv, multitask.MultiTask.name, multitask.Config)
+    arguments, config = cli.parse_config(parser, argv, multitask.NAME, multitask.Config)
     seeds = read_seeds(arguments.seeds) if arguments.seeds else [config.train.seed]
     rows = _rows(arguments.rows) if arguments.rows else list(ROWS)
     if arguments.jobs < 1:
@@ -106,10 +107,10 @@ def _training(config: multitask.Config, row: str, seed: int, out: Path, steps: i
     from tools.benchmarks.trainings import Training
 
     train = dataclasses.replace(config.train, seed=seed, out=out / f"{row}-seed{seed}")
-    return Training(multitask.MultiTask.name, dataclasses.replace(config, train=train), steps, 1 + config.model.stages)
+    return Training(multitask.NAME, dataclasses.replace(config, train=train), steps, 1 + config.model.stages)
 
 
-def _constant(task: multitask.MultiTask) -> dict[str, Any]:
+def _constant(task: StagedTask) -> dict[str, Any]:
     """What one prediction for all crops reaches: most frequent class, mean depth, mean normal, mean pose.
 
     The crop itself is known: depth in metres follows its magnification, and the pose its box.

@@ -66,7 +66,7 @@ def main(argv: list[str], prog: str) -> int:
     equilibrium = {**EQUILIBRIUM_RECIPE, "epochs": arguments.equilibrium_epochs or config.train.epochs}
     rows = table.plan(config, families, sizes, finetune, dataclasses.replace(config.train, **equilibrium))
     task = classification.build(config)
-    data = task.data_summary  # reads the images, which several trainings at once would all decode
+    data = task.data_summary()  # reads the images, which several trainings at once would all decode
     trainings = {(row.name, seed): _training(row, seed, out, task) for seed in seeds for row in rows}
     for training in trainings.values():
         training.check()

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     task.model = model
     counts = count(model, config.model.input_size)
     parameters = counts["parameters"] | {"remaining": report(model).remaining}
-    fit(task, task.resolved(), summary={"parameters": parameters, "macs": counts["macs"], "data": task.data_summary})
+    fit(task, task.resolved(), summary={"parameters": parameters, "macs": counts["macs"], "data": task.data_summary()})
     return 0
 
 
@@ -153,7 +153,7 @@ def _quantize(task: classification.ClassificationTask, config: Config, source: P
     counts = count(model, config.model.input_size)
     found = evaluate(task, rpgmt.bake(model), batch_size=config.train.batch_size, device=config.train.device)
     record = {"task": task.name, "val": found.metrics, "parameters": counts["parameters"], "macs": counts["macs"]}
-    record |= {"data": task.data_summary, "seed": config.train.seed, "steps": 0, "seconds": 0.0}
+    record |= {"data": task.data_summary(), "seed": config.train.seed, "steps": 0, "seconds": 0.0}
     run_folder.write_metrics(folder, record)
 
 

@@ -1,0 +1,188 @@
+"""A training task made of heads: what `pose` and `multitask` are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from rpgmt.config import BalanceConfig
+from rpgmt.data.coco import CocoPeople
+from rpgmt.data.images import normalize
+from rpgmt.data.people import WholeImages
+from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
+from rpgmt.errors import UserError
+from rpgmt.heads.head import Head
+from rpgmt.visualize import contact_sheet, save_png
+
+SCORE = "score"
+"""The mean over the heads of one number each, from 0 to 1: AP, mIoU, depth within 1.25, normals within 30°, accuracy."""
+
+
+class Crops(Dataset, Protocol):
+    """A data set that says what its samples are cut out of."""
+
+    @property
+    def people(self) -> CocoPeople | WholeImages: ...
+
+
+class StagedTask(Task):
+    """Crops with labels, predictions of every head from every stage, the accuracy of every head and stage.
+
+    Metrics are `HEAD.METRIC`, e.g. `depth.rmse`, and the mean `score`, of the last stage; those of each stage k are
+    `stage_k/HEAD.METRIC`. Losses are `stage_k/HEAD`.
+
+    Args:
+        name: of the task.
+        config: with `evaluation.stop_after`, and with what the data decided (see `Task.resolved`).
+        model: the network.
+        heads: what it predicts.
+        val_data: what it is measured on.
+        read_train_data: reads what it is trained on, and says in a `UserError` where that does not fit `val_data`.
+        single: there is one head, of people, and it is what the task is about: metrics are `METRIC`, without a score.
+        stage_weights: of each stage's losses; None: 1 for all.
+        flip_test: average predictions with those of the mirror image.
+        balancing: of the heads' losses.
+        also: further training sets, for `data_summary`.
+
+    Raises:
+        UserError: a head has another number of channels than the network gives it.
+    """
+
+    config: Any
+    val_data: Crops
+
+    def __init__(
+        self,
+        name: str,
+        config: TaskConfig,
+        model: nn.Module,
+        heads: Sequence[Head],
+        val_data: Crops,
+        read_train_data: Callable[[], Dataset],
+        *,
+        single: bool = False,
+        stage_weights: Sequence[float] | None = None,
+        flip_test: bool = False,
+        balancing: BalanceConfig | None = None,
+        also: Sequence[str] = (),
+    ) -> None:
+        self.name, self.config, self.model, self.val_data = name, config, model, val_data
+        self.heads = {head.name: head for head in heads}
+        self.monitor = heads[0].score if single else SCORE
+        self.balancing = balancing or BalanceConfig()
+        self._read_train_data, self._also = read_train_data, also
+        self._single, self._flip_test = single, flip_test
+        self._stage_weights = stage_weights or (1.0,) * config.model.stages
+        self._samples, self._shown = ("people", 8) if single else ("samples", 4)  # what they are called, how many are drawn
+        wanted = {head.name: head.channels for head in heads}
+        if wanted != config.model.heads:
+            flag = ",".join(f"{head}={channels}" for head, channels in wanted.items())
+            raise UserError(f"`heads` is {config.model.heads}: the labels of {val_data.people.name} need --heads {flag}")
+
+    @cached_property
+    def train_data(self) -> Dataset:  # type: ignore[override]
+        return self._read_train_data()
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        return tuple(self._metric(name, head.main) for name, head in self.heads.items() if head.detailed)
+
+    @property
+    def metric_label(self) -> str:
+        data = self.config.data
+        split = "val" if data.name == "synthetic" else data.val_split
+        return f"{data.name} {split}, {self.val_data.people.boxes}" + (", flip test" if self._flip_test else "")
+
+    def data_summary(self) -> dict[str, Any]:
+        data = self.config.data
+        root = {} if data.name == "synthetic" else {"root": str(data.root)}
+        also = {"also": list(self._also)} if self._also else {}
+        sizes = {f"train_{self._samples}": len(self.train_data), f"val_{self._samples}": len(self.val_data)}
+        return {"name": data.name, **root, **also, "boxes": self.val_data.people.boxes, **sizes}
+
+    def images(self, batch: Batch) -> Tensor:
+        return normalize(batch["image"])
+
+    def infer(self, model: nn.Module, images: Tensor) -> Outputs:
+        """Predictions of the stages that are asked for, with the flip test averaged with those of the mirror image."""
+        stop = self.config.evaluation.stop_after
+        outputs: Outputs = model(images, stop_after=stop)
+        if not self._flip_test:
+            return outputs
+        mirrored: Outputs = model(images.flip(-1), stop_after=stop)
+        return [
+            {name: head.average_with_mirror(one[name], other[name]) for name, head in self.heads.items()}
+            for one, other in zip(outputs, mirrored, strict=True)
+        ]
+
+    def losses(self, outputs: Outputs, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        of_heads = {name: head.losses([output[name] for output in outputs], batch) for name, head in self.heads.items()}
+        losses = {}
+        for k in range(len(outputs)):
+            for name, of_stages in of_heads.items():
+                total, count = of_stages[k]
+                losses[f"stage_{k + 1}/{name}"] = (self._stage_weights[k] * total, count)
+        return losses
+
+    def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, Any]]:
+        """One record of the batch: what the heads' metrics need of each stage, and the samples that are drawn."""
+        measured = [{name: head.measure(output[name], batch) for name, head in self.heads.items()} for output in outputs]
+        return [{"measured": measured, "shown": self._to_show(outputs, batch)}]
+
+    def _to_show(self, outputs: Outputs, batch: Batch) -> dict[int, list[dict[str, np.ndarray]]]:
+        """For each sample that is to be drawn, by its index, what each stage found."""
+        step = max(1, len(self.val_data) // self._shown)
+        places = [i for i, index in enumerate(batch["index"].tolist()) if index % step == 0 and index // step < self._shown]
+        if not places:
+            return {}
+        part = {key: value[places] if hasattr(value, "shape") else value for key, value in batch.items()}
+        stages = [{name: head.shown(output[name][places], part) for name, head in self.heads.items()} for output in outputs]
+        return {
+            int(batch["index"][place]): [{name: found[name][i] for name in found} for found in stages]
+            for i, place in enumerate(places)
+        }
+
+    def metrics(self, predictions: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+        """Each head's metrics and the score, of the last stage under their own names and of stage k under `stage_k/…`."""
+        stages = range(len(predictions[0]["measured"]))
+        each = [self._metrics({name: _measured(predictions, k, name) for name in self.heads}) for k in stages]
+        return each[-1] | {f"stage_{k}/{name}": value for k, of in enumerate(each, 1) for name, value in of.items()}
+
+    def _metrics(self, measured: Mapping[str, list[Any]]) -> dict[str, float | None]:
+        of_heads = {name: head.metrics(measured[name]) for name, head in self.heads.items()}
+        flat = {self._metric(name, metric): value for name, found in of_heads.items() for metric, value in found.items()}
+        if self._single:
+            return flat
+        scores = [of_heads[name][head.score] for name, head in self.heads.items()]
+        known = [score for score in scores if score is not None]
+        return {SCORE: sum(known) / len(known) if known else None} | flat
+
+    def _metric(self, head: str, metric: str) -> str:
+        return metric if self._single else f"{head}.{metric}"
+
+    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
+        """Writes the key points that the last stage found in COCO's result format."""
+        if "keypoints" not in self.heads:
+            raise UserError(f"`save_results` is {path}: the network has no head `keypoints`")
+        self.heads["keypoints"].save_results(_measured(predictions, -1, "keypoints"), path)
+
+    def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:
+        """Writes `predictions.png`: a few validation samples, for each head the labels and what each stage predicts."""
+        rows = []
+        shown = {index: stages for record in predictions for index, stages in record["shown"].items()}
+        for index in sorted(shown):
+            sample = self.val_data[0, index]
+            for name, head in self.heads.items():
+                found = [head.draw(sample["image"], stage[name]) for stage in shown[index]]
+                rows.append([sample["image"], head.draw(sample["image"], head.truth(sample)), *found])
+        titles = ["image", "labels", *(f"stage {k + 1}" for k in range(len(rows[0]) - 2))]
+        save_png(folder / "predictions.png", contact_sheet(rows, titles))
+
+
+def _measured(predictions: Sequence[dict[str, Any]], stage: int, head: str) -> list[Any]:
+    return [record["measured"][stage][head] for record in predictions]
