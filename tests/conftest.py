@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,3 +35,13 @@ def _folder(name: str, what: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {what}: {folder} is missing")
     return folder
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts a program that Ctrl-C reaches, also where the tests run in the background, in which programs ignore it."""
+
+    def run(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(command, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+
+    return run

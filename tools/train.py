@@ -30,7 +30,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
 
     from rpgmt.engine import run_folder
     from rpgmt.engine.device import for_this_machine
-    from rpgmt.engine.loop import fit
+    from rpgmt.engine.loop import Interrupted, fit
 
     config = for_this_machine(config)
     if first:  # what is cheap to find wrong, before what takes long
@@ -58,7 +58,11 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
-    out = fit(task, task.resolved(), summary=summary)
+    try:
+        out = fit(task, task.resolved(), summary=summary)
+    except Interrupted as stop:
+        print(f"interrupted; results are in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
+        raise
     if not first:
         return 0  # the results are the first process's
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ SMALL = (
 )
 
 
-def test_trainings_are_interrupted_fail_and_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trainings_are_interrupted_fail_and_go_on(
+    tmp_path: Path, start: Callable[..., subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     arguments = ["multitask", "--data-root", str(tmp_path / "data"), "--out", str(out), *SMALL]
     single, tied, failing = (out / f"{row}-seed0" for row in ("single-depth", "tied", "one-stage"))
 
     command = [sys.executable, benchmark.__file__, *arguments, "--rows", "single"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = start(command, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
     while not (single / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.01)

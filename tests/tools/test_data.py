@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -136,13 +137,10 @@ def test_help_does_not_import_torch() -> None:
     assert "--sheet" in result.stdout
 
 
-def test_ctrl_c_says_what_is_left(tmp_path: Path) -> None:
+def test_ctrl_c_says_what_is_left(tmp_path: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, str(TOOL), "synthetic", "--out", str(out), "--train", "100000", "--size", "32"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, str(TOOL), "synthetic", "--out", str(out), "--train", "100000", "--size", "32"]
+    process = start(command, stderr=subprocess.PIPE)
     while not (out / "images/train/000002.png").exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -6,8 +6,11 @@ import contextlib
 import json
 import math
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +315,27 @@ def test_the_command_that_goes_on_is_the_users_with_the_folder(
     assert train.go_on(argv, out, "rpgmt train") == f"rpgmt train {expected}"
     words = shlex.split(train.go_on(argv, out))[1:]
     assert shlex.split(train.go_on(words, out))[1:] == words
+
+
+def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
+    root: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    out = tmp_path / "stopped"
+    arguments = ["pose", *TINY, "--data-root", str(root), "--epochs", "100000", "--schedule", "constant", "--out", str(out)]
+    process = start([sys.executable, "tools/train.py", *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    while not (out / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    steps = json.loads((out / "metrics.json").read_text())["steps"]
+    assert steps > 0
+    before, _, command = text.strip().splitlines()[-1].partition("; go on with: ")
+    assert before == f"interrupted; results are in {out}"
+    words = [sys.executable, *shlex.split(command), "--max-steps", str(steps + 1)]
+    assert subprocess.run(words, cwd=REPOSITORY, capture_output=True, timeout=120).returncode == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] == steps + 1
 
 
 @pytest.mark.parametrize("tool", [train, evaluate, summary, benchmark, data], ids=lambda tool: tool.__name__)
