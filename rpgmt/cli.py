@@ -15,9 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from rpgmt.config import from_dict, load_yaml
-from rpgmt.errors import UserError
-from rpgmt.fields import ConfigError, Leaf, did_you_mean, leaves, to_text
+from rpgmt.errors import ConfigError, UserError
+from rpgmt.fields import Leaf, did_you_mean, from_dict, leaves
+from rpgmt.yaml12 import load_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -237,15 +237,12 @@ def _parse_leaves(
             mapping = values
             for key in leaf.path[:-1]:
                 mapping = mapping.setdefault(key, {})
-            mapping[leaf.name] = given if leaf.is_bool else leaf.parse(given)
-    return arguments, from_dict(cls, values, base)
+            mapping[leaf.name] = given if leaf.is_bool else leaf.from_text(given)
+    return arguments, from_dict(cls, values, base, flags=True)
 
 
 def _add_flag(group: Any, leaf: Leaf, default: Any) -> None:
-    words = [leaf.help] if leaf.help else []
-    if not leaf.choices and not leaf.is_bool and not leaf.takes_text:
-        words.append(leaf.legal)
-    text = f"{'; '.join(words)} (default: {to_text(default)})".replace("%", "%%")
+    text = f"{leaf.help} (default: {leaf.to_text(default)})".replace("%", "%%")
     dest = ".".join(leaf.path)
     if leaf.is_bool:
         action = argparse.BooleanOptionalAction

@@ -1,4 +1,4 @@
-"""YAML whose scalars are those of YAML 1.2: a loader and a dumper for PyYAML, whose own are those of 1.1.
+"""YAML whose scalars are those of YAML 1.2: files, and a loader and a dumper for PyYAML, whose own are those of 1.1.
 
 In 1.1 ``1e-3`` is text, ``no`` a boolean, ``010`` eight and ``1:30`` ninety; all four are traps in a config.
 """
@@ -6,9 +6,13 @@ In 1.1 ``1e-3`` is text, ``no`` a boolean, ``010`` eight and ``1:30`` ninety; al
 from __future__ import annotations
 
 import re
+import reprlib
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from rpgmt.errors import ConfigError
 
 
 class Loader(yaml.SafeLoader):
@@ -46,3 +50,30 @@ for _class in (Loader, Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})$"), _firsts)
 Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))  # 010 is ten, not octal
 Dumper.add_representer(list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
+
+
+def load_yaml(path: Path | str) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping (an empty file is an empty one).
+
+    Scalars are those of YAML 1.2: ``1e-3`` is a number, ``no`` is text, and a key given twice is an error.
+
+    Raises:
+        ConfigError: no such file, not YAML, or not a mapping; one line with the path.
+    """
+    path = Path(path)
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not YAML: not UTF-8 text") from None
+    except yaml.MarkedYAMLError as error:
+        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{place}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} holds {reprlib.repr(value)}: must be a mapping of keys to values")
+    return value

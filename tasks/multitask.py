@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config import (
+    AugmentationConfig,
+    BalanceConfig,
+    ConfigError,
+    Flag,
+    ModelConfig,
+    TrainConfig,
+    check_together,
+    config_class,
+)
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -33,7 +42,7 @@ SHOWN = 4
 """Samples in `predictions.png`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     """Images with labels for several tasks."""
 
@@ -55,7 +64,7 @@ class DataConfig:
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box; whole images are not enlarged")] = 1.25
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class EvaluationConfig:
     """From predictions to accuracy."""
 
@@ -66,7 +75,7 @@ def _model() -> ModelConfig:
     return ModelConfig(stages=3, heads={"keypoints": 17, "segmentation": 2, "depth": 1, "normals": 3})
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     """The multi-task task. Its tasks are the model's heads: labels of the data set by name, or `keypoints`."""
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together, config_class
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
@@ -37,7 +37,7 @@ PROTOCOLS: dict[str, Protocol] = {"synthetic": "coco", "coco": "coco", "crowdpos
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     """People, and how they are cut out of their images."""
 
@@ -73,7 +73,7 @@ class DataConfig:
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box")] = 1.25
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class EvaluationConfig:
     """From predictions to accuracy."""
 
@@ -93,7 +93,7 @@ class EvaluationConfig:
     stop_after: Annotated[int | None, Field(ge=1, description="compute so many stages only; null: all")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     """The pose task."""
 

@@ -5,7 +5,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,19 +13,19 @@ import pytest
 import yaml
 from pydantic import Field
 
-from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig, from_dict, load_yaml, to_dict, to_yaml
+from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig, config_class, from_dict, load_yaml, to_dict, to_yaml
 from rpgmt.fields import leaves, to_text
 from rpgmt.yaml12 import Dumper, Loader
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     name: Annotated[Literal["synthetic", "coco"], Field(description="data set"), Flag("--data")] = "synthetic"
     root: Annotated[Path | None, Field(description="folder of the data set"), Flag("--data-root")] = None
     classes: Annotated[list[str], Field(description="classes to keep")] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -147,7 +147,7 @@ def test_a_long_value_is_cut() -> None:
     assert len(str(error.value)) < 130
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Collections:
     """Fields of the kinds that tasks have."""
 
@@ -245,7 +245,7 @@ def test_help_shows_how_collections_are_written() -> None:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Needs:
     size: Annotated[int, Field(ge=1)]
 
@@ -256,7 +256,7 @@ def test_a_field_without_default_is_needed() -> None:
     assert from_dict(Needs, {"size": 3}) == Needs(size=3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Twice:
     first: Needs
     second: Needs

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt.cli import Parser, output_file, run
-from rpgmt.fields import UserError
+from rpgmt.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

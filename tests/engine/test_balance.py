@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchjd import aggregation
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, config
 
-from rpgmt.config import BalanceConfig, ConfigError, from_dict
+from rpgmt.config import BalanceConfig, ConfigError, config_class, from_dict
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer
 from rpgmt.engine.fit import Interrupted, fit
@@ -560,7 +560,7 @@ def test_a_solver_that_is_not_installed(method: str, package: str, monkeypatch: 
         make_balancer(ThreeTasks(method))
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class BalancedConfig(ToyConfig):
     balancing: BalanceConfig = field(default_factory=BalanceConfig)
 
