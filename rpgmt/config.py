@@ -13,28 +13,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rpgmt.errors import ConfigError, UserError
-from rpgmt.fields import Flag, config_class, from_dict, show, to_dict, to_yaml
+# What is not used here is for those who work with configs, so that they need this module only.
+from rpgmt.errors import ConfigError, UserError  # noqa: F401
+from rpgmt.fields import Flag, config_class, from_dict, show  # noqa: F401
 from rpgmt.rpg.size import parse_size
-from rpgmt.yaml12 import load_yaml
-
-__all__ = [
-    "AugmentationConfig",
-    "BalanceConfig",
-    "ClassifierConfig",
-    "ConfigError",
-    "Flag",
-    "ModelConfig",
-    "RPGConfig",
-    "TrainConfig",
-    "UserError",
-    "config_class",
-    "from_dict",
-    "load_yaml",
-    "model_config",
-    "to_dict",
-    "to_yaml",
-]
+from rpgmt.yaml12 import load_yaml, to_dict, to_yaml  # noqa: F401
 
 
 def _check_size(value: Any) -> Any:

@@ -14,29 +14,14 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    TypeVar,
-    Union,
-    dataclass_transform,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
-import pydantic.dataclasses
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from rpgmt.errors import ConfigError
-from rpgmt.yaml12 import Dumper, Loader
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from rpgmt.yaml12 import Loader, to_plain
 
 C = TypeVar("C")
 
@@ -60,11 +45,11 @@ def config_class(cls: type[C]) -> type[C]:
     """
     hints = get_type_hints(cls, include_extras=True)
     cls.__annotations__ = {name: _exact(hints[name]) for name in cls.__annotations__}
-    settings = ConfigDict(extra="forbid", allow_inf_nan=False)
-    made: Any = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    made: Any = dataclass(frozen=True, kw_only=True, init=False)(cls)
+    made.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    def __init__(self: Any, **values: Any) -> None:  # noqa: N807 - it takes the place of pydantic's
-        _validate(made, values, into=self)
+    def __init__(self: Any, **values: Any) -> None:  # noqa: N807
+        vars(self).update(vars(_validate(made, values)))
 
     made.__init__ = __init__
     checked: type[C] = made
@@ -103,7 +88,7 @@ def from_dict(cls: type[C], mapping: Any, base: C | None = None, *, flags: bool 
     Raises:
         ConfigError: an unknown key, a wrong type or an illegal value; one line with key, value and what is legal.
     """
-    return _validate(cls, _merge(base, mapping), flags=flags)
+    return _validate(cls, _merge(base, mapping), flags)
 
 
 def _merge(old: Any, new: Any) -> Any:
@@ -114,11 +99,16 @@ def _merge(old: Any, new: Any) -> Any:
     return values | {key: _merge(values.get(key), value) for key, value in new.items()}
 
 
-def _validate(cls: Any, values: Any, *, into: Any = None, flags: bool = False) -> Any:
+def _validate(cls: Any, values: Any, flags: bool = False) -> Any:
     try:
-        return cls.__pydantic_validator__.validate_python(values, self_instance=into)
+        return _adapter(cls).validate_python(values)
     except ValidationError as error:
         raise ConfigError(_line(cls, values, error, flags)) from None
+
+
+@functools.cache  # and made when it is needed: it takes some milliseconds
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
 def _line(cls: Any, values: Any, error: ValidationError, flags: bool) -> str:
@@ -150,8 +140,8 @@ def _unknown_key(cls: Any, *place: Any) -> str:
         if leaf.name == key:
             return line + ("it belongs " + (f"under `{leaf.path[-2]}`" if leaf.path[1:] else "at the top"))
     for section in sections:
-        cls = cls.__pydantic_fields__[section].annotation
-    legal = [field.name for field in dataclasses.fields(cls)]
+        cls = _types(cls)[section]
+    legal = list(_types(cls))
     return f"{line}{did_you_mean(str(key), legal)}legal: {', '.join(legal)}"
 
 
@@ -165,32 +155,6 @@ def show(value: Any) -> str:
     """A value on one line, and not a long one."""
     text = repr(value if dataclasses.is_dataclass(value) else to_plain(value))
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-# ----------------------------------------------------------------------------------------------------- plain data
-
-
-def to_plain(value: Any) -> Any:
-    """Return ``value`` with dataclasses and mappings as dicts, tuples as lists and paths as text."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def to_dict(config: DataclassInstance) -> dict[str, Any]:
-    """Return the nested config as plain data: dicts, lists, text, numbers, booleans, None (so also JSON)."""
-    plain: dict[str, Any] = to_plain(config)
-    return plain
-
-
-def to_yaml(config: DataclassInstance, *, task: str | None = None) -> str:
-    """Return the config as YAML that ``from_dict`` takes back; ``task`` becomes a first line ``task: …``."""
-    plain = to_dict(config)
-    return yaml.dump({"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 # ------------------------------------------------------------------------------------------- words and the command line
@@ -216,15 +180,13 @@ class Leaf:
         return self.info.annotation is bool
 
     @property
-    def bounds(self) -> str:
-        return _bounds(self.info.metadata)
-
-    @property
     def legal(self) -> str:
         """What may stand here, in words: "a whole number, at least 1"."""
-        kinds, nullable = _kinds(self.info.annotation)
-        words = " or ".join(map(_describe, kinds)) + (f", {self.bounds}" if self.bounds else "")
-        return words + (", or null" if self.bounds else " or null") * nullable
+        return _describe(self.info.annotation, self.bounds)[0]
+
+    @property
+    def bounds(self) -> str:
+        return _bounds(self.info.metadata)
 
     @property
     def metavar(self) -> str:
@@ -235,10 +197,10 @@ class Leaf:
     @property
     def help(self) -> str:
         """The field's line of help, and what is legal where ``metavar`` does not say it."""
-        description = self.info.description or ""
-        return description if self.is_bool or _is_text(self.info.annotation) else f"{description}; {self.legal}"
+        described = self.is_bool or _is_text(self.info.annotation)
+        return self.info.description or "" if described else f"{self.info.description}; {self.legal}"
 
-    def get(self, config: DataclassInstance) -> Any:
+    def get(self, config: Any) -> Any:
         return functools.reduce(getattr, self.path, config)
 
     def from_text(self, text: str) -> Any:
@@ -257,15 +219,17 @@ class Leaf:
         return json.dumps(plain, ensure_ascii=False) if ambiguous else text
 
 
+def _types(cls: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in dataclasses.fields(cls)}
+
+
 @functools.cache
 def leaves(cls: Any) -> tuple[Leaf, ...]:
     """All values of a nested config class, in order. Names and flags are unique (TypeError otherwise: our own bug)."""
     found: list[Leaf] = []
-    for name, info in cls.__pydantic_fields__.items():
-        if hasattr(info.annotation, "__pydantic_fields__"):
-            found += [Leaf((name, *leaf.path), leaf.info) for leaf in leaves(info.annotation)]
-        else:
-            found.append(Leaf((name,), info))
+    for name, kind in _types(cls).items():
+        inner = leaves(kind) if hasattr(kind, "__dataclass_fields__") else [Leaf((), FieldInfo.from_annotation(kind))]
+        found += [Leaf((name, *leaf.path), leaf.info) for leaf in inner]
     for attribute in ("name", "flag"):
         names = [getattr(leaf, attribute) for leaf in found]
         if twice := {n for n in names if names.count(n) > 1}:
@@ -321,12 +285,11 @@ def _metavar(annotation: Any, separator: str = ",") -> str:
     if origin is dict:
         return f"NAME={_metavar(args[1], ':')}{separator}..."
     if origin is not None:
-        items = args if args[-1] is not ... and origin is tuple else [args[0]]
-        return separator.join([*(_metavar(item, ":") for item in items), *["..."] * (items is not args)])
+        return separator.join("..." if arg is ... else _metavar(arg, ":") for arg in (args if args[1:] else (*args, ...)))
     return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
 
 
-_WORDS = {  # of one, of several
+_WORDS = {  # for one, for several
     bool: ("true or false", "booleans"),
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
@@ -348,22 +311,25 @@ def _bounds(metadata: Sequence[Any]) -> str:
     return ", ".join(f"{words} {getattr(m, name)}" for m in metadata for name, words in _BOUNDS.items() if hasattr(m, name))
 
 
-def _describe(kind: Any) -> str:
+def _describe(annotation: Any, bounds: str) -> tuple[str, str]:
+    """What is legal, for one and for several: "a whole number, at least 1" and "whole numbers, each at least 1"."""
+    kinds, nullable = _kinds(annotation)
+    words = [_describe_kind(kind) for kind in kinds]
+    one = " or ".join(word for word, _ in words) + (f", {bounds}" if bounds else "")
+    return one + (", or null" if bounds else " or null") * nullable, words[0][1] + (f", each {bounds}" if bounds else "")
+
+
+def _describe_kind(kind: Any) -> tuple[str, str]:
     origin, args = get_origin(kind), get_args(kind)
+    if origin is None:
+        return _WORDS[kind]
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        words = ", ".join(map(str, args))
+        return f"one of {words}", f"words, each one of {words}"
+    item = args[1] if origin is dict else args[0]
+    _, items = _describe(item, _bounds(FieldInfo.from_annotation(item).metadata))
     if origin is dict:
-        return f"a mapping of names to {_describe_many(args[1])}"
-    if origin is tuple and args[-1] is not ...:
-        return f"{len(args)} {_describe_many(args[0])}"
-    return f"a list of {_describe_many(args[0])}" if origin else _WORDS[kind][0]
-
-
-def _describe_many(annotation: Any) -> str:
-    """Several of them, in words: "whole numbers, each at least 1", "groups of 2 texts"."""
-    kind, bounds = _kinds(annotation)[0][0], _bounds(FieldInfo.from_annotation(annotation).metadata)
-    if get_origin(kind) is Literal:
-        return "words, each " + _describe(kind)
-    if get_origin(kind):
-        return "groups of " + _describe(kind).removeprefix("a list of ")
-    return _WORDS[kind][1] + (f", each {bounds}" if bounds else "")
+        return f"a mapping of names to {items}", f"mappings of names to {items}"
+    if args[1:] and args[-1] is not ...:
+        return f"{len(args)} {items}", f"groups of {len(args)} {items}"
+    return f"a list of {items}", f"groups of {items}"

@@ -1,18 +1,23 @@
-"""YAML whose scalars are those of YAML 1.2: files, and a loader and a dumper for PyYAML, whose own are those of 1.1.
+"""Configs in YAML whose scalars are those of YAML 1.2. PyYAML's own are those of 1.1.
 
 In 1.1 ``1e-3`` is text, ``no`` a boolean, ``010`` eight and ``1:30`` ninety; all four are traps in a config.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from rpgmt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Loader(yaml.SafeLoader):
@@ -77,3 +82,25 @@ def load_yaml(path: Path | str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path} holds {reprlib.repr(value)}: must be a mapping of keys to values")
     return value
+
+
+def to_yaml(config: DataclassInstance, *, task: str | None = None) -> str:
+    """Return the config as YAML that ``from_dict`` takes back; ``task`` becomes a first line ``task: …``."""
+    plain = to_dict(config)
+    return yaml.dump({"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def to_dict(config: DataclassInstance) -> dict[str, Any]:
+    """Return the nested config as plain data: dicts, lists, text, numbers, booleans, None (so also JSON)."""
+    return {field.name: to_plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def to_plain(value: Any) -> Any:
+    """Return ``value`` with dataclasses and mappings as dicts, tuples as lists and paths as text."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
