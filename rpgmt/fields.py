@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
@@ -52,8 +52,7 @@ def config_class(cls: type[C]) -> type[C]:
         vars(self).update(vars(_validate(made, values)))
 
     made.__init__ = __init__
-    checked: type[C] = made
-    return checked
+    return made
 
 
 def _exact(annotation: Any) -> Any:
@@ -76,7 +75,7 @@ def _exact(annotation: Any) -> Any:
     return annotation
 
 
-def from_dict(cls: type[C], mapping: Any, base: C | None = None, *, flags: bool = False) -> C:
+def from_dict(cls: type[C], mapping: Mapping[str, Any], base: C | None = None, *, flags: bool = False) -> C:
     """Return a config of class ``cls``.
 
     Args:
@@ -121,14 +120,16 @@ def _line(cls: Any, values: Any, error: ValidationError, flags: bool) -> str:
     leaf = next((leaf for leaf in leaves(cls) if leaf.path == place[: len(leaf.path)]), None)
     path = leaf.path if leaf else place  # without a leaf it is a section's; a place within a value is longer
     name = f"`{leaf.flag if leaf and flags else path[-1]}`" if path else "the config"
+    if kind == "assertion_error":  # a bug of ours
+        raise first["ctx"]["error"]
     if kind == "value_error":  # from a check of ours: the whole line
         line = str(first["ctx"]["error"])
         return line.replace(f"`{leaf.name}`", name, 1) if leaf else line
-    legal = leaf.legal if leaf else "a mapping of keys to values"
+    legal = leaf.kind.one if leaf else _SECTION.one
     if kind == "missing" and place == path:
         return f"{name} is missing{f' in {path[-2]}' if path[1:] else ''}: must be {legal}"
     if leaf and place == path and kind.startswith(("greater_than", "less_than", "multiple_of")):
-        legal = leaf.bounds
+        legal = leaf.kind.bounds
     value = functools.reduce(lambda section, key: section[key], path, values)
     return f"{name} is {show(value)}: must be {legal}"
 
@@ -161,141 +162,33 @@ def show(value: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One value of a nested config: ``path`` is e.g. ("model", "stages")."""
+class Kind:
+    """A type, as people write and call its values."""
 
-    path: tuple[str, ...]
-    info: FieldInfo
-
-    @property
-    def name(self) -> str:
-        return self.path[-1]
-
-    @property
-    def flag(self) -> str:
-        return next((m.name for m in self.info.metadata if isinstance(m, Flag)), "--" + self.name.replace("_", "-"))
-
-    @property
-    def is_bool(self) -> bool:
-        return self.info.annotation is bool
-
-    @property
-    def legal(self) -> str:
-        """What may stand here, in words: "a whole number, at least 1"."""
-        return _describe(self.info.annotation, self.bounds)[0]
-
-    @property
-    def bounds(self) -> str:
-        return _bounds(self.info.metadata)
-
-    @property
-    def metavar(self) -> str:
-        """What the help writes for a value: ``rpg|tied|none``, N, X, PATH, ``N,N``, ``NAME=X,...``, or the name in capitals."""
-        word = _metavar(self.info.annotation)
-        return self.flag.lstrip("-").upper().replace("-", "_") if word == "NAME" else word
-
-    @property
-    def help(self) -> str:
-        """The field's line of help, and what is legal where ``metavar`` does not say it."""
-        described = self.is_bool or _is_text(self.info.annotation)
-        return self.info.description or "" if described else f"{self.info.description}; {self.legal}"
-
-    def get(self, config: Any) -> Any:
-        return functools.reduce(getattr, self.path, config)
-
-    def from_text(self, text: str) -> Any:
-        """Return what ``text`` of the command line means, as plain data; text that means nothing stays what it is.
-
-        Collections need no brackets: ``64,96``, ``keypoints=17,depth=1``, and ``eye:ear,hip:knee`` for a list of pairs. In
-        brackets they are YAML.
-        """
-        return _from_text(text, self.info.annotation, ",")
-
-    def to_text(self, value: Any) -> str:
-        """Return a value of the field as the command line writes it; ``from_text`` reads it back."""
-        plain = to_plain(value)
-        text = _to_text(plain, ",")
-        ambiguous = isinstance(plain, dict | list) and self.from_text(text) != plain
-        return json.dumps(plain, ensure_ascii=False) if ambiguous else text
+    one: str
+    """"a whole number, at least 1"."""
+    many: str
+    """"whole numbers, each at least 1"."""
+    metavar: str
+    """What stands for a value in the help: N, X, PATH, ``rpg|tied|none``, ``N,N``, ``NAME=X,...``."""
+    bounds: str = ""
+    is_text: bool = False
+    """Text is legal: no numbers, quotes or brackets are looked for in it."""
+    nullable: bool = False
+    item: Kind | None = None
+    """Of a collection: the kind of its values."""
+    named: bool = False
+    """The collection is a mapping."""
 
 
-def _types(cls: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in dataclasses.fields(cls)}
-
-
-@functools.cache
-def leaves(cls: Any) -> tuple[Leaf, ...]:
-    """All values of a nested config class, in order. Names and flags are unique (TypeError otherwise: our own bug)."""
-    found: list[Leaf] = []
-    for name, kind in _types(cls).items():
-        inner = leaves(kind) if hasattr(kind, "__dataclass_fields__") else [Leaf((), FieldInfo.from_annotation(kind))]
-        found += [Leaf((name, *leaf.path), leaf.info) for leaf in inner]
-    for attribute in ("name", "flag"):
-        names = [getattr(leaf, attribute) for leaf in found]
-        if twice := {n for n in names if names.count(n) > 1}:
-            raise TypeError(f"{cls.__qualname__}: {attribute} used twice: {', '.join(sorted(twice))}")
-    return tuple(found)
-
-
-def _kinds(annotation: Any) -> tuple[list[Any], bool]:
-    """The members of a union, or the type alone, all without metadata; and whether None is one of them."""
-    plain = FieldInfo.from_annotation(annotation).annotation
-    members = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else [plain]
-    kinds = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
-    return [kind for kind in kinds if kind is not type(None)], type(None) in kinds
-
-
-def _is_text(annotation: Any) -> bool:
-    """Whether text may stand here, so that no quotes or brackets of YAML are looked for in it."""
-    return any(kind in (str, Path) or get_origin(kind) is Literal for kind in _kinds(annotation)[0])
-
-
-def _from_text(text: str, annotation: Any, separator: str) -> Any:
-    (kind, *_), nullable = _kinds(annotation)
-    if nullable and text.lower() in ("null", "none"):
-        return None
-    if _is_text(annotation):
-        return text
-    args = get_args(kind)
-    if not args or text.startswith(("[", "{")):
-        try:
-            return yaml.load(text, Loader)  # numbers and booleans are those of YAML
-        except yaml.YAMLError:
-            return text
-    parts = [part.strip() for part in text.split(separator)] if text.strip() else []
-    if get_origin(kind) is not dict:
-        return [_from_text(part, args[0], ":") for part in parts]
-    pairs = {name.strip(): value.strip() for name, sign, value in (part.partition("=") for part in parts) if sign}
-    return {name: _from_text(value, args[1], ":") for name, value in pairs.items()} if len(pairs) == len(parts) else text
-
-
-def _to_text(plain: Any, separator: str) -> str:
-    if isinstance(plain, dict):
-        return separator.join(f"{key}={_to_text(item, ':')}" for key, item in plain.items())
-    if isinstance(plain, list):
-        return separator.join(_to_text(item, ":") for item in plain)
-    return "null" if plain is None else str(plain).lower() if isinstance(plain, bool) else str(plain)
-
-
-def _metavar(annotation: Any, separator: str = ",") -> str:
-    kind = _kinds(annotation)[0][0]
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return "|".join(map(str, args))
-    if origin is dict:
-        return f"NAME={_metavar(args[1], ':')}{separator}..."
-    if origin is not None:
-        return separator.join("..." if arg is ... else _metavar(arg, ":") for arg in (args if args[1:] else (*args, ...)))
-    return {int: "N", float: "X", Path: "PATH"}.get(kind, "NAME")
-
-
-_WORDS = {  # for one, for several
-    bool: ("true or false", "booleans"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("text", "texts"),
-    Path: ("a path", "paths"),
+_SCALARS = {
+    bool: Kind("true or false", "booleans", ""),
+    int: Kind("a whole number", "whole numbers", "N"),
+    float: Kind("a number", "numbers", "X"),
+    str: Kind("text", "texts", "NAME", is_text=True),
+    Path: Kind("a path", "paths", "PATH", is_text=True),
 }
+_SECTION = Kind("a mapping of keys to values", "mappings of keys to values", "")
 _BOUNDS = {
     "ge": "at least",
     "gt": "above",
@@ -306,30 +199,121 @@ _BOUNDS = {
 }
 
 
-def _bounds(metadata: Sequence[Any]) -> str:
-    """The bounds in the metadata: "at least 1, below 10", or nothing."""
-    return ", ".join(f"{words} {getattr(m, name)}" for m in metadata for name, words in _BOUNDS.items() if hasattr(m, name))
-
-
-def _describe(annotation: Any, bounds: str) -> tuple[str, str]:
-    """What is legal, for one and for several: "a whole number, at least 1" and "whole numbers, each at least 1"."""
-    kinds, nullable = _kinds(annotation)
-    words = [_describe_kind(kind) for kind in kinds]
-    one = " or ".join(word for word, _ in words) + (f", {bounds}" if bounds else "")
-    return one + (", or null" if bounds else " or null") * nullable, words[0][1] + (f", each {bounds}" if bounds else "")
-
-
-def _describe_kind(kind: Any) -> tuple[str, str]:
-    origin, args = get_origin(kind), get_args(kind)
-    if origin is None:
-        return _WORDS[kind]
-    if origin is Literal:
+def _kind(annotation: Any, separator: str = ",") -> Kind:
+    info = FieldInfo.from_annotation(annotation)
+    origin, args = get_origin(info.annotation), get_args(info.annotation)
+    if origin in (Union, types.UnionType):
+        members = [_kind(arg, separator) for arg in args if arg is not type(None)]
+        either, is_text = " or ".join(member.one for member in members), any(member.is_text for member in members)
+        kind = dataclasses.replace(members[0], one=either, is_text=is_text, nullable=type(None) in args)
+    elif origin is Literal:
         words = ", ".join(map(str, args))
-        return f"one of {words}", f"words, each one of {words}"
-    item = args[1] if origin is dict else args[0]
-    _, items = _describe(item, _bounds(FieldInfo.from_annotation(item).metadata))
-    if origin is dict:
-        return f"a mapping of names to {items}", f"mappings of names to {items}"
-    if args[1:] and args[-1] is not ...:
-        return f"{len(args)} {items}", f"groups of {len(args)} {items}"
-    return f"a list of {items}", f"groups of {items}"
+        kind = Kind(f"one of {words}", f"words, each one of {words}", "|".join(map(str, args)), is_text=True)
+    elif origin is dict:
+        item = _kind(args[1], ":")
+        names = f"of names to {item.many}"
+        kind = Kind(f"a mapping {names}", f"mappings {names}", f"NAME={item.metavar}{separator}...", item=item, named=True)
+    elif origin is not None:
+        item = _kind(args[0], ":")
+        count = len(args) if args[1:] and args[-1] is not ... else 0
+        several = f"{count} {item.many}" if count else item.many
+        metavar = separator.join([item.metavar] * count or [item.metavar, "..."])
+        kind = Kind(several if count else f"a list of {several}", f"groups of {several}", metavar, item=item)
+    else:
+        kind = _SCALARS.get(info.annotation, _SECTION)  # type: ignore[arg-type]
+    found = [f"{words} {getattr(m, name)}" for m in info.metadata for name, words in _BOUNDS.items() if hasattr(m, name)]
+    if bounds := ", ".join(found):
+        kind = dataclasses.replace(kind, one=f"{kind.one}, {bounds}", many=f"{kind.many}, each {bounds}", bounds=bounds)
+    return dataclasses.replace(kind, one=kind.one + (", or null" if bounds else " or null")) if kind.nullable else kind
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One value of a nested config: ``path`` is e.g. ("model", "stages")."""
+
+    path: tuple[str, ...]
+    flag: str
+    description: str
+    kind: Kind
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+    @property
+    def is_bool(self) -> bool:
+        return self.kind == _SCALARS[bool]
+
+    @property
+    def metavar(self) -> str:
+        return self.flag.lstrip("-").upper().replace("-", "_") if self.kind.metavar == "NAME" else self.kind.metavar
+
+    @property
+    def help(self) -> str:
+        """The field's line of help, and what is legal where ``metavar`` does not say it."""
+        return self.description if self.is_bool or self.kind.is_text else f"{self.description}; {self.kind.one}"
+
+    def get(self, config: Any) -> Any:
+        return functools.reduce(getattr, self.path, config)
+
+    def from_text(self, text: str) -> Any:
+        """Return what ``text`` of the command line means, as plain data; text that means nothing stays what it is.
+
+        Collections need no brackets: ``64,96``, ``keypoints=17,depth=1``, and ``eye:ear,hip:knee`` for a list of pairs. In
+        brackets they are YAML.
+        """
+        return _from_text(text, self.kind, ",")
+
+    def to_text(self, value: Any) -> str:
+        """Return a value of the field as the command line writes it; ``from_text`` reads it back."""
+        plain = to_plain(value)
+        text = _to_text(plain, ",")
+        ambiguous = isinstance(plain, dict | list) and self.from_text(text) != plain
+        return json.dumps(plain, ensure_ascii=False) if ambiguous else text
+
+
+@functools.cache
+def leaves(cls: Any) -> tuple[Leaf, ...]:
+    """All values of a nested config class, in order. Names and flags are unique (TypeError otherwise: our own bug)."""
+    found: list[Leaf] = []
+    for name, annotation in _types(cls).items():
+        if hasattr(annotation, "__dataclass_fields__"):
+            found += [dataclasses.replace(leaf, path=(name, *leaf.path)) for leaf in leaves(annotation)]
+        else:
+            info = FieldInfo.from_annotation(annotation)
+            flag = next((m.name for m in info.metadata if isinstance(m, Flag)), "--" + name.replace("_", "-"))
+            found.append(Leaf((name,), flag, info.description or "", _kind(annotation)))
+    for attribute in ("name", "flag"):
+        names = [getattr(leaf, attribute) for leaf in found]
+        if twice := {n for n in names if names.count(n) > 1}:
+            raise TypeError(f"{cls.__qualname__}: {attribute} used twice: {', '.join(sorted(twice))}")
+    return tuple(found)
+
+
+def _types(cls: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in dataclasses.fields(cls)}
+
+
+def _from_text(text: str, kind: Kind, separator: str) -> Any:
+    if kind.nullable and text.lower() in ("null", "none"):
+        return None
+    if kind.is_text:
+        return text
+    if kind.item is None or text.startswith(("[", "{")):
+        try:
+            return yaml.load(text, Loader)  # numbers and booleans are those of YAML
+        except yaml.YAMLError:
+            return text
+    parts = [part.strip() for part in text.split(separator)] if text.strip() else []
+    if not kind.named:
+        return [_from_text(part, kind.item, ":") for part in parts]
+    pairs = {name.strip(): value.strip() for name, sign, value in (part.partition("=") for part in parts) if sign}
+    return {name: _from_text(value, kind.item, ":") for name, value in pairs.items()} if len(pairs) == len(parts) else text
+
+
+def _to_text(plain: Any, separator: str) -> str:
+    if isinstance(plain, dict):
+        return separator.join(f"{key}={_to_text(item, ':')}" for key, item in plain.items())
+    if isinstance(plain, list):
+        return separator.join(_to_text(item, ":") for item in plain)
+    return "null" if plain is None else str(plain).lower() if isinstance(plain, bool) else str(plain)

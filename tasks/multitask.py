@@ -15,18 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rpgmt.config import (
-    AugmentationConfig,
-    BalanceConfig,
-    ConfigError,
-    Flag,
-    ModelConfig,
-    TrainConfig,
-    check_together,
-    config_class,
-)
+from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
+from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     import numpy as np
