@@ -43,8 +43,6 @@ def config_class(cls: type[C]) -> type[C]:
     What is not legal is a ConfigError, as is a ValueError of its ``__post_init__``. A field whose type is another config
     class is a section; it takes a config or a mapping of keys to values.
     """
-    hints = get_type_hints(cls, include_extras=True)
-    cls.__annotations__ = {name: _exact(hints[name]) for name in cls.__annotations__}
     made: Any = dataclass(frozen=True, kw_only=True, init=False)(cls)
     made.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -52,7 +50,17 @@ def config_class(cls: type[C]) -> type[C]:
         vars(self).update(vars(_validate(made, values)))
 
     made.__init__ = __init__
+    made.__get_pydantic_core_schema__ = classmethod(lambda cls, source, handler: _types(source) and handler(source))
     return made
+
+
+@functools.cache  # and read when they are needed, as the adapters are made: a task's help needs none of other tasks
+def _types(cls: Any) -> dict[str, Any]:
+    """The types of the fields, which get them in place of their texts."""
+    hints = get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        field.type = _exact(hints[field.name])
+    return {field.name: field.type for field in dataclasses.fields(cls)}
 
 
 def _exact(annotation: Any) -> Any:
@@ -105,7 +113,7 @@ def _validate(cls: Any, values: Any, flags: bool = False) -> Any:
         raise ConfigError(_line(cls, values, error, flags)) from None
 
 
-@functools.cache  # and made when it is needed: it takes some milliseconds
+@functools.cache
 def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
@@ -288,10 +296,6 @@ def leaves(cls: Any) -> tuple[Leaf, ...]:
         if twice := {n for n in names if names.count(n) > 1}:
             raise TypeError(f"{cls.__qualname__}: {attribute} used twice: {', '.join(sorted(twice))}")
     return tuple(found)
-
-
-def _types(cls: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in dataclasses.fields(cls)}
 
 
 def _from_text(text: str, kind: Kind, separator: str) -> Any:
