@@ -11,7 +11,7 @@ import difflib
 import functools
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
@@ -49,14 +49,18 @@ def config_class(cls: type[C]) -> type[C]:
     def __init__(self: Any, **values: Any) -> None:  # noqa: N807
         vars(self).update(vars(_validate(made, values)))
 
+    def read_types(cls: Any, source: Any, handler: Callable[[Any], Any]) -> Any:
+        _types(source)
+        return handler(source)
+
     made.__init__ = __init__
-    made.__get_pydantic_core_schema__ = classmethod(lambda cls, source, handler: _types(source) and handler(source))
+    made.__get_pydantic_core_schema__ = classmethod(read_types)  # pydantic calls it before it looks at the fields
     return made
 
 
-@functools.cache  # and read when they are needed, as the adapters are made: a task's help needs none of other tasks
+@functools.cache
 def _types(cls: Any) -> dict[str, Any]:
-    """The types of the fields, which get them in place of their texts."""
+    """Give the fields their exact types, and return them. Only when they are needed: each class takes some milliseconds."""
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         field.type = _exact(hints[field.name])

@@ -285,6 +285,30 @@ def test_configs_are_frozen_and_their_fields_have_names() -> None:
     assert pickle.loads(pickle.dumps(OTHER)) == copy.deepcopy(OTHER) == OTHER
 
 
+@config_class
+class Bug:
+    value: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.value == 1, "a bug"
+
+
+@config_class
+class Nothing:
+    """A section of a task that has none of its fields."""
+
+
+def test_a_bug_in_a_check_is_no_error_of_the_users() -> None:
+    with pytest.raises(AssertionError, match="a bug"):
+        Bug(value=2)
+
+
+def test_a_class_without_fields() -> None:
+    assert from_dict(Nothing, {}) == Nothing()
+    with pytest.raises(ConfigError, match=r"^`x` is not a key of the config: legal: $"):
+        from_dict(Nothing, {"x": 1})
+
+
 def test_a_misspelt_key_is_named_and_not_the_one_that_it_leaves_missing() -> None:
     with pytest.raises(ConfigError, match=r"^`sise` is not a key of the config: did you mean `size`\? legal: size$"):
         from_dict(Needs, {"sise": 3})
