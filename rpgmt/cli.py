@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import pkgutil
@@ -12,10 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from rpgmt.config import from_dict, load_yaml
-from rpgmt.errors import UserError
-from rpgmt.fields import ConfigError, Leaf, did_you_mean, leaves, to_text
+from rpgmt.errors import ConfigError, UserError
+from rpgmt.fields import did_you_mean, from_dict, leaves
 from rpgmt.process import process_settings
+from rpgmt.yaml12 import load_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -171,63 +172,47 @@ def parse_config(
 
     help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {default})"
     parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
-    return _parse_leaves(parser, argv, cls, base, leaves(cls), task)
+    return parse_overrides(parser, argv, cls, base, top=task)
 
 
 def parse_overrides(
-    parser: Parser, argv: Sequence[str], cls: type[C], base: C, sections: Collection[str]
+    parser: Parser, argv: Sequence[str], cls: type[C], base: C, sections: Collection[str] | None = None, *, top: str = "task"
 ) -> tuple[argparse.Namespace, C]:
-    """Add flags for some fields of ``cls`` to ``parser``, and read ``argv`` with it.
+    """Add flags for fields of ``cls`` to ``parser``, and read ``argv`` with it.
 
     Args:
         parser: has the tool's own arguments.
         argv: the command line.
         cls: the task's config class.
         base: its values hold where no flag is given, and are the defaults in the help: a model's saved config.
-        sections: which fields have a flag: all of ``data``, or the one of ``train.batch_size``. Names that ``cls`` has not
-            are skipped, for tasks differ in their sections.
+        sections: which fields have a flag (default: all): all of ``data``, or the one of ``train.batch_size``. Names that
+            ``cls`` has not are skipped, for tasks differ in their sections.
+        top: the help's heading of fields that are in no section.
 
     Returns:
         the parser's other arguments, and the config.
     """
-    chosen = [leaf for leaf in leaves(cls) if leaf.path[0] in sections or ".".join(leaf.path) in sections]
-    return _parse_leaves(parser, argv, cls, base, chosen, "task")
-
-
-def _parse_leaves(
-    parser: Parser, argv: Sequence[str], cls: type[C], base: C, chosen: Sequence[Leaf], top: str
-) -> tuple[argparse.Namespace, C]:
-    """Read ``argv`` with a flag for each chosen leaf; ``top`` is the heading of those that are in no section."""
     groups: dict[str, Any] = {}
-    for leaf in chosen:
-        section = leaf.path[0] if len(leaf.path) > 1 else top
-        if section not in groups:
-            groups[section] = parser.add_argument_group(section)
-        _add_flag(groups[section], leaf, leaf.get(base))
+    chosen = {".".join(leaf.path): leaf for leaf in leaves(cls)}
+    if sections is not None:
+        chosen = {name: leaf for name, leaf in chosen.items() if leaf.path[0] in sections or name in sections}
+    for name, leaf in chosen.items():
+        heading = leaf.path[0] if len(leaf.path) > 1 else top
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        kind: dict[str, Any] = {"type": leaf.from_text, "metavar": leaf.metavar}
+        if leaf.is_bool:
+            kind = {"action": argparse.BooleanOptionalAction}
+        text = f"{leaf.help} (default: {leaf.to_text(leaf.get(base))})".replace("%", "%%")
+        groups[heading].add_argument(leaf.flag, dest=name, default=argparse.SUPPRESS, help=text, **kind)
     arguments = parser.parse_args(argv)
+    given = vars(arguments)
     values: dict[str, Any] = {}
-    for leaf in chosen:
-        if hasattr(arguments, dest := ".".join(leaf.path)):
-            given = getattr(arguments, dest)
-            delattr(arguments, dest)
-            mapping = values
-            for key in leaf.path[:-1]:
-                mapping = mapping.setdefault(key, {})
-            mapping[leaf.name] = given if leaf.is_bool else leaf.parse(given)
-    return arguments, from_dict(cls, values, base)
-
-
-def _add_flag(group: Any, leaf: Leaf, default: Any) -> None:
-    words = [leaf.help] if leaf.help else []
-    if not leaf.choices and not leaf.is_bool and not leaf.takes_text:
-        words.append(leaf.legal)
-    text = f"{'; '.join(words)} (default: {to_text(default)})".replace("%", "%%")
-    dest = ".".join(leaf.path)
-    if leaf.is_bool:
-        action = argparse.BooleanOptionalAction
-        group.add_argument(leaf.flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text)
-    else:
-        group.add_argument(leaf.flag, dest=dest, metavar=leaf.metavar, default=argparse.SUPPRESS, help=text)
+    for name in [name for name in chosen if name in given]:
+        *path, last = name.split(".")
+        section = functools.reduce(lambda mapping, key: mapping.setdefault(key, {}), path, values)
+        section[last] = given.pop(name)
+    return arguments, from_dict(cls, values, base, flags=True)
 
 
 def load_preset(name: str, task: str, cls: type[C], configs: Path = CONFIGS) -> C:

@@ -1,49 +1,23 @@
-"""The configs of model and training, and how configs are read from and written to plain mappings and YAML.
+"""The configs of model and training. `rpgmt.fields` says how they are declared, checked, read and written.
 
-Configs are frozen, keyword-only, nested dataclasses; ``rpgmt.fields`` says how a field is declared. Field names are
-unique over the nested dataclasses, so that every field is one flag of the command line (``rpgmt.cli``).
-
-Constructing a dataclass in Python checks only what its ``__post_init__`` checks; ``from_dict`` checks everything.
+Field names are unique over the nested sections, so that every field is one flag of the command line (`rpgmt.cli`).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rpgmt.errors import UserError
-from rpgmt.fields import ConfigError, Flag, describe, did_you_mean, field_types, leaves, show, to_plain
+# What is not used here is for those who work with configs, so that they need this module only.
+from rpgmt.errors import ConfigError, UserError  # noqa: F401
+from rpgmt.fields import Flag, config_class, from_dict, show  # noqa: F401
 from rpgmt.rpg.size import parse_size
-from rpgmt.yaml12 import Dumper, Loader
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-__all__ = [
-    "AugmentationConfig",
-    "BalanceConfig",
-    "ClassifierConfig",
-    "ConfigError",
-    "Flag",
-    "ModelConfig",
-    "RPGConfig",
-    "TrainConfig",
-    "UserError",
-    "from_dict",
-    "load_yaml",
-    "model_config",
-    "to_dict",
-    "to_yaml",
-]
-
-C = TypeVar("C", bound="DataclassInstance")
+from rpgmt.yaml12 import load_yaml, to_dict, to_yaml  # noqa: F401
 
 
 def _check_size(value: Any) -> Any:
@@ -66,7 +40,7 @@ Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
 Precision = Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class RPGConfig:
     """How weights are generated (`rpgmt.convert`): what the configs of all networks have in common."""
 
@@ -84,7 +58,7 @@ class RPGConfig:
     ] = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ModelConfig(RPGConfig):
     """A refinement network: all that is needed to build it again."""
 
@@ -117,7 +91,7 @@ class ModelConfig(RPGConfig):
         return f"{self.stages} stages, sharing {self.sharing}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ClassifierConfig(RPGConfig):
     """A ResNet for classes of whole images: all that is needed to build it again."""
 
@@ -162,7 +136,7 @@ def model_config(section: Mapping[str, Any]) -> ModelConfig | ClassifierConfig:
     return from_dict(ClassifierConfig, section) if "network" in section else from_dict(ModelConfig, section)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class TrainConfig:
     """How a model is trained."""
 
@@ -210,30 +184,19 @@ class TrainConfig:
             raise ConfigError("`milestones` is []: schedule step needs at least one, e.g. 0.7, 0.9")
 
 
-@dataclass(frozen=True, kw_only=True)
+LossWeights = Literal["equal", "fixed", "uncertainty", "dwa"]
+GradientMethods = Literal[
+    "pcgrad", "gradvac", "mgda", "cagrad", "imtl_g", "graddrop", "nash_mtl", "aligned_mtl", "upgrad", "dualproj", "config",
+    "fairgrad", "random",
+]  # fmt: skip
+
+
+@config_class
 class BalanceConfig:
     """How the losses of the tasks are balanced against each other (`rpgmt.engine.balance` says what the words mean)."""
 
     balance: Annotated[
-        Literal[
-            "equal",
-            "fixed",
-            "uncertainty",
-            "dwa",
-            "pcgrad",
-            "gradvac",
-            "mgda",
-            "cagrad",
-            "imtl_g",
-            "graddrop",
-            "nash_mtl",
-            "aligned_mtl",
-            "upgrad",
-            "dualproj",
-            "config",
-            "fairgrad",
-            "random",
-        ],
+        Literal[LossWeights, GradientMethods],
         Field(description="how tasks share the training: by weights of losses, or, from pcgrad on, by their gradients"),
     ] = "equal"
     task_weights: Annotated[
@@ -248,7 +211,7 @@ class BalanceConfig:
             raise ConfigError(f"`task_weights` is {show(self.task_weights)}: balance equal has none, give balance fixed")
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class AugmentationConfig:
     """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
 
@@ -278,88 +241,3 @@ def check_together(model: RPGConfig, train: TrainConfig) -> None:
     """
     if model.rpg_regenerate and train.compile:
         raise ConfigError("`rpg_regenerate` is true: a compiled model keeps what it wants; leave out one of the two")
-
-
-def from_dict(cls: type[C], mapping: Mapping[str, Any], base: C | None = None) -> C:
-    """Return a checked config of class ``cls``.
-
-    Args:
-        cls: a nested config dataclass.
-        mapping: nested mapping, as YAML gives it, with only the keys to set; a value replaces the whole of a field.
-        base: the config whose values hold where ``mapping`` has none (default: the defaults of ``cls``).
-
-    Raises:
-        ConfigError: an unknown key, a wrong type or an illegal value; one line with key, value and what is legal.
-    """
-    return _from_dict(cls, mapping, base, "", cls)
-
-
-def _from_dict(cls: type[C], mapping: Any, base: C | None, section: str, root: type[DataclassInstance]) -> C:
-    if not isinstance(mapping, Mapping):
-        what = f"`{section}`" if section else "the config"
-        raise ConfigError(f"{what} is {show(mapping)}: must be a mapping of keys to values")
-    types = field_types(cls)
-    by_name = {leaf.name: leaf for leaf in leaves(cls) if len(leaf.path) == 1}
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        if key not in types:
-            raise ConfigError(_unknown_key(key, types, section, root))
-        if key in by_name:
-            values[key] = by_name[key].check(value)
-        else:
-            values[key] = _from_dict(types[key], value, base and getattr(base, key), key, root)
-    try:
-        return cls(**values) if base is None else dataclasses.replace(base, **values)
-    except TypeError:
-        for f in dataclasses.fields(cls):
-            if f.default is f.default_factory is dataclasses.MISSING and f.name not in values:
-                place = f" in {section}" if section else ""
-                raise ConfigError(f"`{f.name}` is missing{place}: must be {describe(types[f.name])}") from None
-        raise
-
-
-def _unknown_key(key: Any, legal: Iterable[str], section: str, root: type[DataclassInstance]) -> str:
-    for leaf in leaves(root):
-        if leaf.name == key:
-            place = f"belongs under `{leaf.path[-2]}`" if len(leaf.path) > 1 else "belongs at the top"
-            return f"`{key}` is not a key of {section or 'the config'}: it {place}"
-    return f"`{key}` is not a key of {section or 'the config'}: {did_you_mean(str(key), legal)}legal: {', '.join(legal)}"
-
-
-def to_dict(config: DataclassInstance) -> dict[str, Any]:
-    """Return the nested config as plain data: dicts, lists, text, numbers, booleans, None (so also JSON)."""
-    plain: dict[str, Any] = to_plain(config)
-    return plain
-
-
-def to_yaml(config: DataclassInstance, *, task: str | None = None) -> str:
-    """Return the config as YAML that ``from_dict`` takes back; ``task`` becomes a first line ``task: …``."""
-    plain = to_dict(config)
-    return yaml.dump({"task": task, **plain} if task else plain, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
-
-
-def load_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping (an empty file is an empty one).
-
-    Scalars are those of YAML 1.2: ``1e-3`` is a number, ``no`` is text, and a key given twice is an error.
-
-    Raises:
-        ConfigError: no such file, not YAML, or not a mapping; one line with the path.
-    """
-    path = Path(path)
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: not YAML: not UTF-8 text") from None
-    except yaml.MarkedYAMLError as error:
-        place = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{path}{place}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} holds {show(value)}: must be a mapping of keys to values")
-    return value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from pydantic import Field
 from rpgmt.config import ClassifierConfig, Flag, TrainConfig, check_together
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
+from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +29,7 @@ SHOWN = 16
 """Images in `predictions.png`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     """Images with a class each."""
 
@@ -46,7 +47,7 @@ class DataConfig:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class AugmentationConfig:
     """Random changes of the images that are trained on (`rpgmt.data.classified.Crops`)."""
 
@@ -59,7 +60,7 @@ class AugmentationConfig:
     ] = 0.08
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     """The classification task."""
 

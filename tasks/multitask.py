@@ -7,7 +7,7 @@ predictions to the next stage. Accuracy is measured for every task and stage, po
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.errors import UserError
+from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from rpgmt.data.labelled import LabelledCrops, LabelledSet
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 NAME = "multitask"
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     """Images with labels for several tasks."""
 
@@ -48,7 +49,7 @@ class DataConfig:
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box; whole images are not enlarged")] = 1.25
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class EvaluationConfig:
     """From predictions to accuracy."""
 
@@ -59,7 +60,7 @@ def _model() -> ModelConfig:
     return ModelConfig(stages=3, heads={"keypoints": 17, "segmentation": 2, "depth": 1, "normals": 3})
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     """The multi-task task. Its tasks are the model's heads: labels of the data set by name, or `keypoints`."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.errors import UserError
+from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from rpgmt.data.coco import CocoPeople
@@ -30,7 +31,7 @@ PROTOCOLS: dict[str, Protocol] = {"synthetic": "coco", "coco": "coco", "crowdpos
 Pairs = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     """People, and how they are cut out of their images."""
 
@@ -66,7 +67,7 @@ class DataConfig:
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box")] = 1.25
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class EvaluationConfig:
     """From predictions to accuracy."""
 
@@ -86,7 +87,7 @@ class EvaluationConfig:
     stop_after: Annotated[int | None, Field(ge=1, description="compute so many stages only; null: all")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     """The pose task."""
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Annotated, Any, Literal, cast
@@ -17,16 +17,16 @@ from pydantic import Field
 
 import tasks
 from rpgmt.cli import Parser, TaskModule, find_tasks, parse_config, parse_overrides, parse_train, run
-from rpgmt.config import Flag, ModelConfig, TrainConfig, UserError, to_yaml
+from rpgmt.config import Flag, ModelConfig, TrainConfig, UserError, config_class, to_yaml
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     name: Annotated[Literal["synthetic", "coco"], Field(description="data set, 100% of it"), Flag("--data")] = "synthetic"
     root: Annotated[Path | None, Field(description="folder of the data set"), Flag("--data-root")] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import json
 import math
+import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,19 +17,32 @@ import pytest
 import yaml
 from pydantic import Field
 
-from rpgmt.config import ConfigError, Flag, ModelConfig, TrainConfig, from_dict, load_yaml, to_dict, to_yaml
-from rpgmt.fields import leaves, to_text
-from rpgmt.yaml12 import Dumper, Loader
+import tasks
+from rpgmt.cli import CONFIGS, Parser, find_tasks, load_preset, parse_overrides
+from rpgmt.config import (
+    BalanceConfig,
+    ConfigError,
+    Flag,
+    ModelConfig,
+    TrainConfig,
+    config_class,
+    from_dict,
+    load_yaml,
+    to_dict,
+    to_yaml,
+)
+from rpgmt.fields import Leaf, leaves
+from rpgmt.yaml12 import Dumper, Loader, to_plain
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class DataConfig:
     name: Annotated[Literal["synthetic", "coco"], Field(description="data set"), Flag("--data")] = "synthetic"
     root: Annotated[Path | None, Field(description="folder of the data set"), Flag("--data-root")] = None
     classes: Annotated[list[str], Field(description="classes to keep")] = field(default_factory=list)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -42,6 +59,27 @@ OTHER = Config(
 
 def load(text: str) -> Any:
     return yaml.load(text, Loader)
+
+
+def from_flags(cls: Any, *words: str) -> Any:
+    sections = [field.name for field in dataclasses.fields(cls)]
+    return parse_overrides(Parser(prog="tool.py"), words, cls, cls(), sections)[1]
+
+
+def to_flags(config: Any) -> list[str]:
+    """The command line that gives all values of a config."""
+    words = []
+    for leaf in leaves(type(config)):
+        value = leaf.get(config)
+        words.append(
+            (leaf.flag if value else "--no-" + leaf.flag[2:]) if leaf.is_bool else f"{leaf.flag}={leaf.to_text(value)}"
+        )
+    return words
+
+
+def parsed(cls: Any, flag: str, text: str) -> Any:
+    """The value of a field whose flag has this text."""
+    return next(leaf for leaf in leaves(cls) if leaf.flag == flag).get(from_flags(cls, f"{flag}={text}"))
 
 
 @pytest.mark.parametrize("config", [Config(), OTHER], ids=["defaults", "other"])
@@ -135,10 +173,149 @@ def test_keys_that_are_not_given_come_from_the_base() -> None:
     ],
 )
 def test_what_is_not_legal_is_one_clear_line(mapping: Any, line: str) -> None:
-    with pytest.raises(ConfigError) as error:
-        from_dict(Config, mapping)
-    assert str(error.value).startswith(line)
-    assert "\n" not in str(error.value)
+    makers = [lambda: from_dict(Config, mapping), lambda: from_dict(Config, mapping, base=OTHER)]
+    if isinstance(mapping, dict) and all(isinstance(key, str) for key in mapping):
+        makers += [lambda: Config(**mapping), lambda: dataclasses.replace(OTHER, **mapping)]
+    for make in makers:
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert str(error.value).startswith(line)
+        assert "\n" not in str(error.value)
+
+
+TASKS = {name: module.Config for name, module in find_tasks(tasks).items()}
+WRONG: dict[str, list[Any]] = {  # by the first words of what is legal
+    "a whole number": ["3", True, 1.5, math.nan, [1], {}],
+    "a number": ["0.5", True, math.nan, math.inf, -math.inf, [0.5]],
+    "true or false": [1, 0, "true", None],
+    "text or a whole number": [True, 1.5, None],
+    "text": [3, True, b"x", ["x"]],
+    "a path": [3, True, b"x", ["x"]],
+    "one of": ["no such word", True, 3, ["rpg"]],
+    "a list of": ["a", 3, True, {"a": 1}, {1, 2}, [object()]],
+    "a mapping of": ["a", 3, True, [1], {"a": "1"}, {"a": True}, {"a": math.nan}, {1: 1}],
+    "2 whole numbers": [64, "64,64", [64], [64, 64, 64], ["64", 64], [64, True], [64.0, 64], {64, 32}, None],
+}
+
+
+LEAVES = [pytest.param(task, leaf, id=f"{task}-{leaf.name}") for task, cls in TASKS.items() for leaf in leaves(cls)]
+
+
+@pytest.mark.parametrize(("task", "leaf"), LEAVES)
+def test_what_a_field_refuses_it_refuses_wherever_it_comes_from(task: str, leaf: Leaf) -> None:
+    *sections, name = leaf.path
+    whole = TASKS[task]()
+    part = functools.reduce(getattr, sections, whole)
+    for value in next(values for words, values in WRONG.items() if leaf.kind.one.startswith(words)):
+        one = {name: value}
+        mapping = functools.reduce(lambda inner, key: {key: inner}, reversed(sections), one)
+        makers: list[Callable[..., Any]] = [
+            functools.partial(type(part), **one),
+            functools.partial(type(whole), **mapping),
+            functools.partial(dataclasses.replace, part, **one),
+            functools.partial(from_dict, type(whole), mapping),
+            functools.partial(from_dict, type(whole), mapping, base=whole),
+        ]
+        lines = set()
+        for make in makers:
+            with pytest.raises(ConfigError) as error:
+                make()
+            lines.add(str(error.value))
+        assert len(lines) == 1
+        assert lines.pop().startswith(f"`{name}` is ")
+
+
+def again(value: Any) -> Any:
+    """A config made once more in Python, of lists and text where it has tuples and paths."""
+    if not dataclasses.is_dataclass(value):
+        return to_plain(value)
+    return type(value)(**{field.name: again(getattr(value, field.name)) for field in dataclasses.fields(value)})  # type: ignore[operator]
+
+
+PRESETS = [(path.parent.name, path) for path in sorted(CONFIGS.glob("*/*.yaml"))]
+
+
+@pytest.mark.parametrize(("task", "path"), PRESETS, ids=lambda value: Path(value).stem)
+def test_python_yaml_and_flags_give_one_config(task: str, path: Path) -> None:
+    cls = TASKS[task]
+    config = load_preset(str(path), task, cls)
+    assert again(config) == config
+    assert dataclasses.replace(config) == config
+    assert from_dict(cls, load(to_yaml(config))) == config
+    with_text = dataclasses.replace(config, model=dataclasses.replace(config.model, rpg_size=str(config.model.rpg_size)))
+    assert from_flags(cls, *to_flags(config)) == with_text  # the one field that may be a number or text
+    for leaf in leaves(cls):
+        assert type(leaf.get(again(config))) is type(leaf.get(config)), leaf.name
+        assert type(leaf.get(from_flags(cls, *to_flags(config)))) is type(leaf.get(with_text)), leaf.name
+
+
+def test_values_from_python_take_the_type_of_their_field() -> None:
+    model = ModelConfig(input_size=[64, 32])  # type: ignore[arg-type]
+    assert model.input_size == (64, 32)
+    train = TrainConfig(lr=1, precision=16, milestones=[0.5], out="runs/x")  # type: ignore[arg-type]
+    assert (train.lr, train.precision, train.milestones, train.out) == (1.0, "16", (0.5,), Path("runs/x"))
+    assert type(train.lr) is float
+    assert DataConfig(classes=("a", "b")).classes == ["a", "b"]  # type: ignore[arg-type]
+    assert Config(model={"stages": 3}) == Config(model=ModelConfig(stages=3))  # type: ignore[arg-type]
+
+
+def test_a_section_of_another_kind() -> None:
+    with pytest.raises(ConfigError, match=r"^`model` is TrainConfig\(epochs=10.*\.\.\.: must be a mapping of keys to values$"):
+        Config(model=TrainConfig())  # type: ignore[arg-type]
+
+
+def test_what_goes_together_only_is_set_together() -> None:
+    cls = TASKS["multitask"]
+    given = {"balancing": {"balance": "fixed", "task_weights": {"depth": 2}}}
+    config = from_dict(cls, given, base=cls())
+    assert config.balancing == BalanceConfig(balance="fixed", task_weights={"depth": 2.0})
+    assert from_dict(cls, {"balancing": {"balance": "equal", "task_weights": None}}, base=config) == cls()
+    for wrong in ({"balance": "fixed"}, {"task_weights": {"depth": 2}}):
+        with pytest.raises(ConfigError, match=r"^`task_weights` is .*: balance"):
+            from_dict(cls, {"balancing": wrong}, base=cls())
+        with pytest.raises(ConfigError, match=r"^`task_weights` is .*: balance"):
+            dataclasses.replace(cls().balancing, **wrong)
+
+
+def test_configs_are_frozen_and_their_fields_have_names() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().loss = "mse"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        ModelConfig(3)  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(OTHER)) == copy.deepcopy(OTHER) == OTHER
+
+
+@config_class
+class Bug:
+    value: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.value == 1, "a bug"
+
+
+@config_class
+class Nothing:
+    """A section of a task that has none of its fields."""
+
+
+def test_a_bug_in_a_check_is_no_error_of_the_users() -> None:
+    with pytest.raises(AssertionError, match="a bug"):
+        Bug(value=2)
+
+
+def test_a_class_without_fields() -> None:
+    assert from_dict(Nothing, {}) == Nothing()
+    with pytest.raises(ConfigError, match=r"^`x` is not a key of the config: legal: $"):
+        from_dict(Nothing, {"x": 1})
+
+
+def test_a_misspelt_key_is_named_and_not_the_one_that_it_leaves_missing() -> None:
+    with pytest.raises(ConfigError, match=r"^`sise` is not a key of the config: did you mean `size`\? legal: size$"):
+        from_dict(Needs, {"sise": 3})
+    with pytest.raises(ConfigError, match=r"^`size` is missing in first: must be a whole number, at least 1$"):
+        from_dict(Both, {"first": {}})
+    with pytest.raises(ConfigError, match=r"^`first` is missing: must be a mapping of keys to values$"):
+        Both()  # type: ignore[call-arg]
 
 
 def test_a_long_value_is_cut() -> None:
@@ -147,7 +324,7 @@ def test_a_long_value_is_cut() -> None:
     assert len(str(error.value)) < 130
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Collections:
     """Fields of the kinds that tasks have."""
 
@@ -186,8 +363,7 @@ AWKWARD = Collections(
 @pytest.mark.parametrize("config", [Collections(), FILLED, AWKWARD], ids=["empty", "filled", "awkward"])
 def test_collections_come_back_from_yaml_and_from_flags(config: Collections) -> None:
     assert from_dict(Collections, load(to_yaml(config))) == config
-    for leaf in leaves(Collections):
-        assert leaf.parse(to_text(leaf.get(config))) == leaf.get(config), leaf.name
+    assert from_flags(Collections, *to_flags(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -211,7 +387,7 @@ def test_collections_come_back_from_yaml_and_from_flags(config: Collections) -> 
     ],
 )
 def test_collections_on_the_command_line(flag: str, text: str, value: object) -> None:
-    assert next(leaf for leaf in leaves(Collections) if leaf.flag == flag).parse(text) == value
+    assert parsed(Collections, flag, text) == value
 
 
 @pytest.mark.parametrize(
@@ -227,7 +403,7 @@ def test_collections_on_the_command_line(flag: str, text: str, value: object) ->
 )
 def test_collections_that_are_not_legal_are_one_clear_line(flag: str, text: str, line: str) -> None:
     with pytest.raises(ConfigError) as error:
-        next(leaf for leaf in leaves(Collections) if leaf.flag == flag).parse(text)
+        parsed(Collections, flag, text)
     assert str(error.value) == line
 
 
@@ -245,7 +421,7 @@ def test_help_shows_how_collections_are_written() -> None:
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class Needs:
     size: Annotated[int, Field(ge=1)]
 
@@ -256,7 +432,12 @@ def test_a_field_without_default_is_needed() -> None:
     assert from_dict(Needs, {"size": 3}) == Needs(size=3)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
+class Both:
+    first: Needs
+
+
+@config_class
 class Twice:
     first: Needs
     second: Needs
@@ -279,7 +460,9 @@ def test_every_field_has_a_line_of_help_and_its_own_flag() -> None:
 @pytest.mark.parametrize("config", [Config(), OTHER], ids=["defaults", "other"])
 def test_the_text_of_a_value_parses_to_it(config: Config) -> None:
     for leaf in leaves(Config):
-        assert leaf.parse(to_text(leaf.get(config))) == leaf.get(config), leaf.name
+        value = leaf.get(config)
+        assert leaf.from_text(leaf.to_text(value)) == to_plain(value), leaf.name
+    assert from_flags(Config, *to_flags(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -301,9 +484,9 @@ def test_the_text_of_a_value_parses_to_it(config: Config) -> None:
     ],
 )
 def test_text_of_the_command_line(flag: str, text: str, value: object) -> None:
-    parsed = next(leaf for leaf in leaves(Config) if leaf.flag == flag).parse(text)
-    assert parsed == value
-    assert type(parsed) is type(value)
+    found = parsed(Config, flag, text)
+    assert found == value
+    assert type(found) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +502,7 @@ def test_text_of_the_command_line(flag: str, text: str, value: object) -> None:
 )
 def test_text_that_is_not_legal_names_the_flag(flag: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^`{flag}` is .*: must be "):
-        next(leaf for leaf in leaves(Config) if leaf.flag == flag).parse(text)
+        parsed(Config, flag, text)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainValidator
 
-from rpgmt.config import from_dict, load_yaml
 from rpgmt.data.coco import CocoPeople
 from rpgmt.data.convert import image_entries
 from rpgmt.data.images import read_image_file
@@ -22,6 +21,8 @@ from rpgmt.data.labelled import LabelledSet
 from rpgmt.data.map_files import Size, as_classes, as_depth, as_normals, open_array
 from rpgmt.data.people import Entry, WholeImages
 from rpgmt.errors import UserError
+from rpgmt.fields import config_class, from_dict
+from rpgmt.yaml12 import load_yaml
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -35,7 +36,7 @@ _OWN = {  # keys of a map that have a meaning for some kinds only
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class MapFiles:
     """Dense labels: a `.png` or `.npy` file for each image."""
 
@@ -74,7 +75,7 @@ class MapFiles:
         return LabelMap(kind=self.kind, classes=self.classes, swaps=swaps)
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ClassFile:
     """Labels of images as a whole: a CSV file with the columns `image` (name of the file) and `class`."""
 
@@ -101,7 +102,7 @@ def _each(cls: Any, key: str) -> Callable[[Any], dict[str, Any]]:
             if not isinstance(name, str) or not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):  # it becomes a head's name
                 raise ValueError(f"`{key}` has the name {name!r}: use letters, digits and _, e.g. segmentation")
             try:
-                result[name] = from_dict(cls, entry)
+                result[name] = entry if isinstance(entry, cls) else from_dict(cls, entry)
             except ValueError as error:
                 raise ValueError(f"{key}, {name}: {error}") from None
         return result
@@ -113,7 +114,7 @@ _SAMPLE = ("image", "keypoints", "visibility", "to_image", "index")
 """Names that a sample has for other things."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class FolderSet:
     """What the YAML file says; paths are relative to it."""
 

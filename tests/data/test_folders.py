@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from rpgmt.data.body import PARTS
-from rpgmt.data.folders import read_folders
+from rpgmt.data.folders import ClassFile, FolderSet, MapFiles, read_folders
 from rpgmt.data.labelled import LabelledCrops, LabelledSet
 from rpgmt.data.labelled_sets import read_labelled
 from rpgmt.data.map_files import as_depth, as_normals
@@ -19,7 +19,9 @@ from rpgmt.data.pose import Augmentation
 from rpgmt.data.synthetic import load
 from rpgmt.data.synthetic_files import write_split
 from rpgmt.data.synthetic_labels import SWAPS, synthetic_labels
-from rpgmt.errors import UserError
+from rpgmt.errors import ConfigError, UserError
+from rpgmt.fields import from_dict
+from rpgmt.yaml12 import to_dict
 
 HEIGHT, WIDTH = 6, 9
 
@@ -247,6 +249,16 @@ def test_what_is_wrong_in_the_description(tmp_path: Path, description: dict[str,
     with pytest.raises(UserError, match=message) as error:
         read_folders(_write(tmp_path, description), "train")
     assert "\n" not in str(error.value)
+
+
+def test_a_description_made_in_python_is_checked_too() -> None:
+    depth = MapFiles(folder="depth/{split}", kind="depth", unit=0.001)
+    made = FolderSet(images="{split}", maps={"depth": depth})
+    assert made == from_dict(FolderSet, {"images": "{split}", "maps": {"depth": to_dict(depth)}})
+    with pytest.raises(ConfigError, match=r"^`unit` is 0: must be above 0$"):
+        MapFiles(folder="m", kind="depth", unit=0)
+    with pytest.raises(ConfigError, match=r"^`depth` is in `maps` and in `classes`"):
+        FolderSet(images="{split}", maps={"depth": depth}, classes={"depth": ClassFile(file="c", classes=("a",))})
 
 
 def test_a_description_that_is_missing_or_no_yaml(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchjd import aggregation
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, config
 
-from rpgmt.config import BalanceConfig, ConfigError, from_dict
+from rpgmt.config import BalanceConfig, ConfigError, GradientMethods, LossWeights, config_class, from_dict
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer
 from rpgmt.engine.loop import Interrupted, fit
@@ -34,7 +34,7 @@ from rpgmt.rpg.convert import convert
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 
-METHODS = leaves(BalanceConfig)[0].choices
+METHODS = (*get_args(LossWeights), *get_args(GradientMethods))
 GRADIENT_METHODS = METHODS[METHODS.index("pcgrad") :]
 HEADS = {"sum": 1, "edge": 2, "level": 1}
 
@@ -520,10 +520,11 @@ def test_configs_that_do_not_fit(mapping: dict[str, Any], line: str) -> None:
 def test_the_flags() -> None:
     balance, task_weights = leaves(BalanceConfig)
     assert (balance.flag, task_weights.flag, task_weights.metavar) == ("--balance", "--task-weights", "NAME=X,...")
-    assert task_weights.parse("depth=2,keypoints=.5") == {"depth": 2.0, "keypoints": 0.5}
-    assert task_weights.parse("null") is None
+    for text, value in (("depth=2,keypoints=.5", {"depth": 2.0, "keypoints": 0.5}), ("null", None)):
+        given = {"balance": "dwa", "task_weights": task_weights.from_text(text)}
+        assert from_dict(BalanceConfig, given, flags=True).task_weights == value
     with pytest.raises(ConfigError, match=r"`--task-weights` is {'depth': -1}: must be a mapping of names to numbers"):
-        task_weights.parse("depth=-1")
+        from_dict(BalanceConfig, {"task_weights": task_weights.from_text("depth=-1")}, flags=True)
 
 
 @pytest.mark.parametrize(
@@ -560,7 +561,7 @@ def test_a_solver_that_is_not_installed(method: str, package: str, monkeypatch: 
         make_balancer(ThreeTasks(method))
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class BalancedConfig(ToyConfig):
     balancing: BalanceConfig = field(default_factory=BalanceConfig)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rpgmt.config import TrainConfig
+from rpgmt.config import TrainConfig, config_class
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.rpg.convert import convert
 
@@ -96,7 +96,7 @@ class Toy(Task):
         self.drawn = predictions
 
 
-@dataclass(frozen=True, kw_only=True)
+@config_class
 class ToyConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
