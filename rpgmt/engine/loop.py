@@ -89,13 +89,18 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
             return folder.path
         # A compiled backward pass may write over what it was given; not where every task makes one through the same graph.
         several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()
+        interrupted = False
         try:
-            with several, chosen_algorithms(fabric.device):
+            with several, chosen_algorithms(fabric.device), training.ready():
                 training.run()
-        except KeyboardInterrupt:
-            if not first:
-                raise SystemExit(0) from None  # another status would make Fabric kill the first process
-            raise Interrupted(folder.path) from None
+                training.finish()
+        except KeyboardInterrupt:  # by a second signal
+            interrupted = True
+        if interrupted or len(training.loader) > 0:
+            raise (
+                Interrupted(folder.path) if first else SystemExit(0)
+            )  # another status would make Fabric kill the first process
+        training.draw()
     return folder.path
 
 
@@ -242,11 +247,11 @@ class Training:
         """Optimizer steps done, by the batches handed out."""
         return math.ceil(self.loader.batch / self.train.accumulate)
 
-    def run(self) -> None:
-        """Train, and write the results.
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Start what a run needs, and end it: other processes, the training step, signals, the record.
 
-        Raises:
-            KeyboardInterrupt: a signal came; what there is of results is written.
+        An error between two steps, in reading data or in validation, loses nothing: the checkpoint is written.
         """
         if self.first:
             run_folder.write_config(self.folder, self.config, self.task.name)
@@ -254,14 +259,10 @@ class Training:
         steps = math.ceil(self.loader.stop / self.train.accumulate)
         self.step = self._prepare(steps)
         self.started = self.saved = time.monotonic()
-        with StopSignals(speak=self.first) as signals:
+        with StopSignals(speak=self.first) as self.signals:
             self.record = Record(self.folder, self.done, steps, silent=not self.first)
             try:
-                if self.first and not self.folder.last.exists():
-                    self._save(self.folder.last)  # a run that is killed early goes on from these first weights
-                self._train(signals)
-                interrupted = len(self.loader) > 0
-                self._finish(interrupted)
+                yield
             except BaseException:
                 if self.between_steps and self.first:
                     self._save(self.folder.last)
@@ -269,20 +270,12 @@ class Training:
             finally:
                 self.record.close()
                 del self.validation_batches  # and so its worker processes
-        if interrupted:
-            raise KeyboardInterrupt
-        if self.validation is not None:
-            self.task.draw(self.validation.predictions, self.folder.path)
-            plot_curves(self.folder.table, self.folder.path / "curves.png")
 
-    def say(self, text: str) -> None:
-        """Print a line in the first process."""
-        if self.first:
-            print(text, flush=True)
-
-    def _train(self, signals: StopSignals) -> None:
+    def run(self) -> None:
         """The loop: to the last batch, or to the end of the step in which a signal comes to any process."""
         loader, step, train = self.loader, self.step, self.train
+        if self.first and not self.folder.last.exists():
+            self._save(self.folder.last)  # a run that is killed early goes on from these first weights
         save_due = False
         for batch in loader:
             self.between_steps = False
@@ -292,7 +285,7 @@ class Training:
             if number and number % loader.batches_per_epoch == 0:
                 self.balancer.end_epoch()
             on_device = to_device(batch, self.fabric.device)
-            step.gradients(on_device, number, last=step_ends, place=loader.place(), stop=lambda: signals.asked)
+            step.gradients(on_device, number, last=step_ends, place=loader.place(), stop=lambda: self.signals.asked)
             if step_ends:
                 step.update(self.done - 1)
                 self.record.progress(self.done, loader.epoch(), step.losses.last)
@@ -310,6 +303,34 @@ class Training:
                 save_due = False
                 if step.losses.stop:  # the same in all processes
                     return
+
+    def finish(self) -> None:
+        """Write the model file, metrics.json and the last checkpoint; leave the averaged weights in the model.
+
+        What validation measured is what the model file holds. The checkpoint of the end comes after it: a run that resuming
+        calls finished has its results. (Of an interrupted run it is written already.)
+        """
+        self.between_steps = False
+        with self._averaged():
+            if self.first:
+                save_model(self.folder.model, self.task.model, {"task": self.task.name, **to_dict(self.config)})
+                record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
+                run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
+        if self.first and len(self.loader) == 0:
+            self._save(self.folder.last)
+        if self.step.ema:
+            self.step.ema.copy_to_model()
+
+    def draw(self) -> None:
+        """Draw what the last validation found, and the curves."""
+        if self.validation is not None:
+            self.task.draw(self.validation.predictions, self.folder.path)
+            plot_curves(self.folder.table, self.folder.path / "curves.png")
+
+    def say(self, text: str) -> None:
+        """Print a line in the first process."""
+        if self.first:
+            print(text, flush=True)
 
     def _resume(self) -> dict[str, Any]:
         """Put loader and model where the run's last checkpoint has them, and return it; nothing, if there is none yet."""
@@ -389,23 +410,6 @@ class Training:
         save_checkpoint(path, state)
         if path == self.folder.last:
             self.saved = time.monotonic()
-
-    def _finish(self, interrupted: bool) -> None:
-        """Write the model file, metrics.json and the last checkpoint; leave the averaged weights in the model.
-
-        What validation measured is what the model file holds. The checkpoint of the end comes after it: a run that resuming
-        calls finished has its results.
-        """
-        self.between_steps = False
-        with self._averaged():
-            if self.first:
-                save_model(self.folder.model, self.task.model, {"task": self.task.name, **to_dict(self.config)})
-                record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
-                run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
-        if self.first and not interrupted:
-            self._save(self.folder.last)
-        if self.step.ema:
-            self.step.ema.copy_to_model()
 
     def _averaged(self) -> AbstractContextManager[None]:
         return self.step.ema.applied() if self.step.ema else nullcontext()
