@@ -106,6 +106,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
     tool, *arguments = shlex.split(re.sub(r"\[(.*?)\]", r"\1", command))
     if tool == "train":
         name, config = cli.parse_train(arguments, TASKS)
+        assert name != "pose" or set(config.model.heads) == {"keypoints"}
         if page == "README.md" and "coco_json" not in arguments:
             assert (name, config.model.stages) == ("pose", 4)
         return
