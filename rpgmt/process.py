@@ -1,4 +1,4 @@
-"""What a tool sets for its whole process: how threads wait, how memory is kept, how a warning looks (README, "Tools")."""
+"""What a tool sets for its whole process: how threads wait, how memory is kept, how a warning looks (docs/command-line.md)."""
 
 from __future__ import annotations
 
