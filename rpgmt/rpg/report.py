@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from rpgmt.baselines.masks import count_masked
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.masks import count_masked
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Report:
         rows: Its modules with parameters.
         banks: Bank name → (N, M).
         buffers: Elements of its buffers (statistics of norms).
-        pruned: Elements of its trained parameters that are held at zero, see `rpgmt.pruning`.
+        pruned: Elements of its trained parameters that are held at zero, see `rpgmt.baselines.pruning`.
     """
 
     rows: tuple[Row, ...]

@@ -66,7 +66,7 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
     import torch
 
     import rpgmt
-    from rpgmt import pruning
+    from rpgmt.baselines import pruning
     from rpgmt.models.classifier import GENERATED
 
     torch.manual_seed(config.train.seed)
@@ -101,8 +101,8 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
 def trained(kind: str, config: Config, run: Path, source: Path | None, parameters: int | None) -> nn.Module:
     """The network of a finished run, of these kinds or of `tools/train.py`, in evaluation mode."""
     import rpgmt
+    from rpgmt.baselines.quantize import unpack
     from rpgmt.engine.model_file import NAME, load_weights
-    from rpgmt.rpg.quantize import unpack
 
     if kind not in KINDS:
         return rpgmt.load(run)
@@ -119,8 +119,8 @@ def trained(kind: str, config: Config, run: Path, source: Path | None, parameter
 def _equilibrium(parameters: int, classes: int) -> nn.Module:
     from torch import Tensor, nn
 
+    from rpgmt.baselines.equilibrium import matching_equilibrium
     from rpgmt.models.classifier import HEAD
-    from rpgmt.models.equilibrium import matching_equilibrium
 
     class OneStage(nn.Module):
         """Gives the logits as all networks here do."""
@@ -138,10 +138,10 @@ def _equilibrium(parameters: int, classes: int) -> nn.Module:
 def _quantize(task: classification.ClassificationTask, config: Config, source: Path, bits: int) -> None:
     """Packs the network into the run's model file, and measures what is read from there. Nothing is trained."""
     import rpgmt
+    from rpgmt.baselines.quantize import pack, unpack
     from rpgmt.engine import run_folder
     from rpgmt.engine.evaluate import evaluate
     from rpgmt.models.counting import count
-    from rpgmt.rpg.quantize import pack, unpack
 
     assert config.train.out is not None
     folder = run_folder.RunFolder(config.train.out)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import rpgmt
-from rpgmt.models.equilibrium import MultiscaleEquilibrium
+from rpgmt.baselines.equilibrium import MultiscaleEquilibrium
 from tasks.classification import ClassificationTask
 from tools.benchmarks.classification.report import BATCH
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rpgmt.baselines.masks import Masks
 from rpgmt.rpg.generate import squared_scales
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.masks import Masks
 from rpgmt.rpg.report import report
 
 METHODS = ("l1", "fpgm")
@@ -134,7 +134,9 @@ def prune_channels(
     if any(isinstance(module, GeneratedLayer) for module in model.modules()):
         raise ValueError("channels of generated weights cannot be taken out of their bank: call `rpgmt.bake(model)` first")
     if Masks.of(model) is not None:
-        raise ValueError("the model has masks, which would not fit fewer channels: call `rpgmt.pruning.unmask(model)` first")
+        raise ValueError(
+            "the model has masks, which would not fit fewer channels: call `rpgmt.baselines.pruning.unmask(model)` first"
+        )
     before = report(model).trainable
     sizes = _weight_sizes(model)
     if parameters < before:

@@ -13,10 +13,10 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 from rpgmt import bake, convert, parameter_groups, report
+from rpgmt.baselines.pruning import Pruning, prune_banks, prune_channels, prune_weights, unmask
 from rpgmt.config import ModelConfig
 from rpgmt.models import build
 from rpgmt.models.counting import count_macs
-from rpgmt.pruning import Pruning, prune_banks, prune_channels, prune_weights, unmask
 from rpgmt.rpg.bank import Bank
 
 
@@ -414,7 +414,7 @@ def test_errors() -> None:
         prune_channels(plain(), 10, X[:1], keep=("head",))
     model = plain()
     prune_weights(model, 300)
-    with pytest.raises(ValueError, match=r"call `rpgmt\.pruning\.unmask\(model\)` first"):
+    with pytest.raises(ValueError, match=r"call `rpgmt\.baselines\.pruning\.unmask\(model\)` first"):
         prune_channels(model, 100, X[:1])
 
 
