@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpgmt.baselines.masks import Masks
+from rpgmt.baselines.masks import Masks, count_remaining
 from rpgmt.rpg.generate import squared_scales
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
 from rpgmt.rpg.report import report
@@ -176,7 +176,7 @@ def _check_count(parameters: int) -> None:
 def _prune(model: nn.Module, parameters: int, chosen: Sequence[_Prunable], what: str) -> Pruning:
     _check_count(parameters)
     masks = Masks.of(model) or Masks()
-    before = report(model).remaining
+    before = count_remaining(model)
     flags = []
     for c in chosen:
         mask = masks.mask(c.owner, c.attribute)
@@ -201,7 +201,7 @@ def _prune(model: nn.Module, parameters: int, chosen: Sequence[_Prunable], what:
             masks.put_on(model)
         masks.hold()
     layers = {c.name: (int((~flag).sum()), flag.numel()) for c, flag in zip(chosen, flags, strict=True)}
-    return Pruning(before, report(model).remaining, layers)
+    return Pruning(before, count_remaining(model), layers)
 
 
 def _remove_channels(model: nn.Module, count: int, example: Tensor, method: str, keep: Sequence[str]) -> int:

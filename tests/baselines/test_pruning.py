@@ -13,6 +13,7 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 from rpgmt import bake, convert, parameter_groups, report
+from rpgmt.baselines.masks import count_remaining
 from rpgmt.baselines.pruning import Pruning, prune_banks, prune_channels, prune_weights, unmask
 from rpgmt.config import ModelConfig
 from rpgmt.models import build
@@ -78,7 +79,7 @@ def test_counts_of_weights_are_exact_and_the_choice_is_torchs(remaining: int) ->
     model, twin = plain(), plain()
     result = prune_weights(model, remaining)
     assert (result.before, result.after) == (TOTAL, remaining)
-    assert report(model).remaining == remaining
+    assert count_remaining(model) == remaining
     assert report(model).trainable == TOTAL
     assert sum(now for now, _ in result.layers.values()) == remaining - FIXED
     layers = [(twin.get_submodule(name), "weight") for name in WEIGHTS]
@@ -125,7 +126,7 @@ def test_zeros_last_and_the_rest_is_trained(case: str, optimizer: str) -> None:
         parameter = model.get_parameter(name)
         assert torch.equal(parameter == 0, mask)  # after the step, before any other forward
         assert (parameter[~mask] != before[name][~mask]).all()
-    assert report(model).remaining == result.after
+    assert count_remaining(model) == result.after
 
 
 @pytest.mark.parametrize("case", ["weights", "bank"])
@@ -164,14 +165,14 @@ def test_copies_have_masks_of_their_own(case: str) -> None:
     make, pruned = cases()[case]
     model = make()
     pruned(model)
-    held, count = zeros(model), report(model).remaining
+    held, count = zeros(model), count_remaining(model)
     copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model)), AveragedModel(model).module]
     unmask(model)
     for twin in copies:
-        assert report(twin).remaining == count
+        assert count_remaining(twin) == count
         train(twin, OPTIMIZERS["adamw"](twin))
         assert all(torch.equal(twin.get_parameter(name) == 0, mask) for name, mask in held.items())
-    assert report(model).remaining == report(model).trainable
+    assert count_remaining(model) == report(model).trainable
 
 
 @pytest.mark.parametrize("case", ["weights", "bank"])
@@ -217,7 +218,7 @@ def test_frozen_and_shared_weights() -> None:
     model.twin = nn.Linear(8, 5)
     model.twin.weight = model.head.weight
     result = prune_weights(model, 200)
-    assert result.after == report(model).remaining == 200
+    assert result.after == count_remaining(model) == 200
     assert list(result.layers) == ["stem", "head"]
     assert (model.body.weight != 0).all()
     assert torch.equal(model.twin.weight, model.head.weight)
@@ -286,7 +287,7 @@ def test_a_baked_network_is_pruned_as_a_plain_one() -> None:
     model = generated()
     prune_banks(model, 150)
     bake(model)
-    assert report(model).remaining == TOTAL  # what is a weight now is its own
+    assert count_remaining(model) == TOTAL  # what is a weight now is its own
     result = prune_weights(model, 300)
     assert (result.before, result.after) == (TOTAL, 300)
 
@@ -386,7 +387,7 @@ def test_resnet18(method: str) -> None:
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
     assert all(0 < now <= all_ for now, all_ in result.layers.values())
     assert model.fc.out_features == 10
-    assert report(prune_weights_of(model, 100_000)).remaining == 100_000  # single weights of what is left
+    assert count_remaining(prune_weights_of(model, 100_000)) == 100_000  # single weights of what is left
 
 
 def prune_weights_of(model: nn.Module, remaining: int) -> nn.Module:

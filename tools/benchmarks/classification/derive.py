@@ -33,10 +33,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--parameters", type=int, help="trained parameters to have")
     arguments, config = cli.parse_config(parser, argv, classification.ClassificationTask.name, Config)
 
+    from rpgmt.baselines.masks import count_remaining
     from rpgmt.engine.device import for_this_machine
     from rpgmt.engine.loop import fit
     from rpgmt.models.counting import count
-    from rpgmt.rpg.report import report
 
     config = for_this_machine(config)
     task = classification.build(config)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     model = prepare(arguments.kind, config, arguments.source, arguments.parameters)
     task.model = model
     counts = count(model, config.model.input_size)
-    parameters = counts["parameters"] | {"remaining": report(model).remaining}
+    parameters = counts["parameters"] | {"remaining": count_remaining(model)}
     fit(task, task.resolved(), summary={"parameters": parameters, "macs": counts["macs"], "data": task.data_summary()})
     return 0
 
