@@ -24,7 +24,7 @@ from rpgmt.heads.depth import magnification
 from tasks.multitask import Config, DataConfig, build
 from tools import benchmark
 from tools.benchmarks import multitask
-from tools.benchmarks.multitask_report import Report
+from tools.benchmarks.multitask.report import Report
 
 STEPS = 150
 SMALL = (

@@ -18,7 +18,7 @@ from tools.benchmarks.classification import rows as table
 from tools.benchmarks.classification.rows import EQUILIBRIUM, EQUILIBRIUM_RECIPE, QUANTIZED, Row
 
 if TYPE_CHECKING:
-    from tools.benchmarks.trainings import Training
+    from tools.benchmarks.common.trainings import Training
 
 OUT = Path("runs/benchmark-classification")
 OWN_FLAGS = ("--network", "--sharing", "--rpg-size", "--rpg-scope")
@@ -97,7 +97,7 @@ def _finetune(train: TrainConfig, epochs: int | None, lr: float | None) -> Train
 
 
 def _training(row: Row, seed: int, out: Path, task: ClassificationTask) -> Training:
-    from tools.benchmarks.trainings import Training, count_steps
+    from tools.benchmarks.common.trainings import Training, count_steps
 
     train = dataclasses.replace(row.config.train, seed=seed, out=out / f"{row.name}-seed{seed}")
     program = None
@@ -112,7 +112,7 @@ def _training(row: Row, seed: int, out: Path, task: ClassificationTask) -> Train
 
 def _train(rows: Sequence[Row], trainings: dict[tuple[str, int], Training], jobs: int) -> dict[tuple[str, int], str]:
     """Trains what is not finished, first what others start from; why which failed."""
-    from tools.benchmarks.trainings import train_all
+    from tools.benchmarks.common.trainings import train_all
 
     source = {row.name: row.source for row in rows}
     failed: dict[tuple[str, int], str] = {}
@@ -142,10 +142,10 @@ def _measure(
     out: Path,
 ) -> dict[str, dict[int, dict[str, Any]]]:
     """The figures of all that is trained, by row and seed; each is written beside its run folder. Timed here, one by one."""
-    from tools.benchmarks.classification import measure
+    from tools.benchmarks.classification import inference_time
     from tools.benchmarks.classification.derive import trained
 
-    images = measure.images_to_time(task)
+    images = inference_time.images_to_time(task)
     by_name = {row.name: row for row in rows}
     results: dict[str, dict[int, dict[str, Any]]] = {}
     print("timing inference …", flush=True)
@@ -158,7 +158,7 @@ def _measure(
         source = before.folder.path if before else None
         try:
             model = trained(row.family, training.config, training.folder.path, source, row.parameters)
-            times = measure.inference(model, images)
+            times = inference_time.inference(model, images)
         except Exception as error:  # one network that cannot be run does not take the others' figures away
             failed[name, seed] = f"{type(error).__name__}: {' '.join(str(error).split())}"
             continue
@@ -188,7 +188,7 @@ def _record(run: dict[str, Any], times: dict[str, Any], epochs: float) -> dict[s
 
 
 def _epochs(training: Training, task: ClassificationTask) -> float:
-    from tools.benchmarks.trainings import count_steps
+    from tools.benchmarks.common.trainings import count_steps
 
     one = dataclasses.replace(training.config.train, epochs=1, max_steps=None)
     return round(training.steps / count_steps(task.train_data, one), 2)

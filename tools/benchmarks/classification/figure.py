@@ -24,7 +24,7 @@ from tools.benchmarks.classification.rows import (
     TIED,
     Row,
 )
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.multitask.report import Row as Figures
 
 BLACK, BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 STYLES = {

@@ -11,8 +11,8 @@ from typing import Any
 from rpgmt.tables import print_table, write_json
 from tools.benchmarks.classification.claims import Claim, Claims
 from tools.benchmarks.classification.rows import EQUILIBRIUM, PRUNED, QUANTIZED, Row, Sizes
-from tools.benchmarks.multitask_report import Grid
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.multitask.report import Grid
+from tools.benchmarks.multitask.report import Row as Figures
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Figures by row and seed."""

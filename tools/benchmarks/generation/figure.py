@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tools.benchmarks.multitask_figure import STYLES
+from tools.benchmarks.multitask.figure import STYLES
 
 PANELS = {"generated": "generated weights M, at M/N = {uses:.3g}", "size": "entries of the bank N, at M = {generated:,}"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import tasks as task_package
 from rpgmt import cli
 from tools.benchmarks import check_rounds
-from tools.benchmarks.step.kinds import KINDS, choose_kinds
+from tools.benchmarks.step.networks import KINDS, choose_kinds
 
 
 def main(argv: list[str], prog: str) -> int:

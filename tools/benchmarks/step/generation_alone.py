@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rpgmt.rpg.layers import GeneratedLayer
 from rpgmt.rpg.report import report
-from tools.benchmarks.step.kinds import RPG
+from tools.benchmarks.step.networks import RPG
 from tools.benchmarks.step.training_step import Clock, build
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import rpgmt
 from rpgmt.engine.device import pick_precision
 from tools.benchmarks import quartiles, ratios, shuffled
-from tools.benchmarks.step.kinds import NONE, RPG
+from tools.benchmarks.step.networks import NONE, RPG
 from tools.benchmarks.step.training_step import Clock, autocast, build, images
 
 BAKED = "rpg, baked"

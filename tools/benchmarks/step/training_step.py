@@ -15,7 +15,7 @@ from rpgmt.engine.device import make_fabric
 from rpgmt.engine.loop import TrainingStep
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.models.refinement import Refinement
-from tools.benchmarks.step.kinds import KINDS
+from tools.benchmarks.step.networks import KINDS
 
 PHASES = ("forward", "backward", "optimizer", "ema")
 LEARNING_RATE = 1e-4

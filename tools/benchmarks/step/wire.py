@@ -14,8 +14,8 @@ from rich.progress import track
 from rich.table import Table
 
 from rpgmt.errors import UserError
-from tools.benchmarks.step.children import run_all
-from tools.benchmarks.step.kinds import NONE, RPG
+from tools.benchmarks.step.fresh_processes import run_all
+from tools.benchmarks.step.networks import NONE, RPG
 
 if TYPE_CHECKING:
     from tools.benchmarks.step.training_step import TimedStep

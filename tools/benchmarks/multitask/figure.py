@@ -11,7 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from rpgmt.heads import Head
-    from tools.benchmarks.multitask_report import Row
+    from tools.benchmarks.multitask.report import Row
 
 # Told apart by the colour-blind too (Okabe and Ito), and by shape.
 STYLES = (

@@ -17,7 +17,7 @@ from rpgmt.data.images import normalize, read_image_file
 from rpgmt.data.pose import PoseCrops
 from tools import benchmark
 from tools.benchmarks import Stopwatch, loader, quartiles
-from tools.benchmarks.plain import PlainCrops
+from tools.benchmarks.loader.plain_crops import PlainCrops
 
 
 @pytest.fixture

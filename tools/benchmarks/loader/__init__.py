@@ -68,7 +68,7 @@ def _measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int]
 
     from rpgmt.data.coco import CocoPeople
     from rpgmt.data.pose import Augmentation, PoseCrops
-    from tools.benchmarks.plain import PlainCrops
+    from tools.benchmarks.loader.plain_crops import PlainCrops
 
     own, plain = Stopwatch(), Stopwatch()
     people = CocoPeople(document, _timed_reader(folder, own), name=str(folder))

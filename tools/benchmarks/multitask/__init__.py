@@ -15,7 +15,7 @@ from tools.benchmarks import read_seeds
 
 if TYPE_CHECKING:
     from rpgmt.heads.task import StagedTask
-    from tools.benchmarks.trainings import Training
+    from tools.benchmarks.common.trainings import Training
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "one-stage": {"stages": 1, "sharing": "none"},
@@ -59,8 +59,8 @@ def main(argv: list[str], prog: str) -> int:
     print("loading torch …", flush=True)
     from rpgmt import models
     from rpgmt.engine.device import for_this_machine
-    from tools.benchmarks import multitask_report
-    from tools.benchmarks.trainings import count_steps, train_all
+    from tools.benchmarks.common.trainings import count_steps, train_all
+    from tools.benchmarks.multitask import report as multitask_report
 
     config = for_this_machine(config)
     networks = _networks(config, rows)
@@ -104,7 +104,7 @@ def _networks(config: multitask.Config, rows: list[str]) -> dict[str, multitask.
 
 
 def _training(config: multitask.Config, row: str, seed: int, out: Path, steps: int) -> Training:
-    from tools.benchmarks.trainings import Training
+    from tools.benchmarks.common.trainings import Training
 
     train = dataclasses.replace(config.train, seed=seed, out=out / f"{row}-seed{seed}")
     return Training(multitask.NAME, dataclasses.replace(config, train=train), steps, 1 + config.model.stages)

@@ -184,7 +184,7 @@ class Report:
             about: what else the JSON holds.
             also: another path for the JSON.
         """
-        from tools.benchmarks.multitask_figure import draw
+        from tools.benchmarks.multitask.figure import draw
 
         with (out / "benchmark.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
