@@ -25,7 +25,7 @@ from tools.benchmarks.classification.claims import Claims
 from tools.benchmarks.classification.report import Report
 from tools.benchmarks.classification.rows import Sizes, plan
 from tools.benchmarks.common import trainings
-from tools.benchmarks.multitask.report import Row as Figures
+from tools.benchmarks.common.figures import Figures
 
 CLASSES = ("bird", "cat", "dog", "fish", "frog", "horse")
 SMALL = (

@@ -1,4 +1,4 @@
-"""The benchmarks: that they run, add up, and compare like with like."""
+"""The benchmark of the loader: that it runs, adds up, and compares like with like."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from rpgmt.data.coco import CocoPeople
 from rpgmt.data.images import normalize, read_image_file
 from rpgmt.data.pose import PoseCrops
 from tools import benchmark
-from tools.benchmarks import Stopwatch, loader, quartiles
+from tools.benchmarks.common.stopwatch import ThreadStopwatch
+from tools.benchmarks.loader import made_images, timing
 from tools.benchmarks.loader.plain_crops import PlainCrops
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little data: the figures mean nothing, and take no time."""
-    monkeypatch.setattr(loader, "IMAGES", 3)
-    monkeypatch.setattr(loader, "BATCH", 2)
+    monkeypatch.setattr(made_images, "IMAGES", 3)
+    monkeypatch.setattr(timing, "BATCH", 2)
 
 
 @pytest.mark.usefixtures("few")
@@ -37,7 +38,7 @@ def test_the_loader_benchmark_prints_its_steps_and_the_ratio(tmp_path: Path, cap
         assert word in text
     record = json.loads(path.read_text())
     own, plain = (record["ways"][way] for way in ("ours", "plain"))
-    assert set(own["ms"]) == set(loader.STEPS)
+    assert set(own["ms"]) == set(timing.STEPS)
     assert [step for step, value in own["ms"].items() if value is None] == ["augmentation"]
     assert [step for step, value in plain["ms"].items() if value is None] == ["read"]
     assert record["ratio"] > 0
@@ -48,7 +49,7 @@ def test_the_loader_benchmark_prints_its_steps_and_the_ratio(tmp_path: Path, cap
 @pytest.mark.usefixtures("few")
 def test_the_loader_benchmark_takes_files_in_cocos_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "images").mkdir()
-    document, _ = loader._make_files(tmp_path / "images")
+    document, _ = made_images.make_files(tmp_path / "images")
     (tmp_path / "person_keypoints_train.json").write_text(json.dumps(document))
     arguments = ["loader", "--data-root", str(tmp_path), "--rounds", "1", "--input-size", "64,96"]
     assert benchmark.main(arguments) == 0
@@ -60,7 +61,7 @@ def test_the_loader_benchmark_takes_files_in_cocos_format(tmp_path: Path, capsys
 @pytest.mark.usefixtures("few")
 def test_both_ways_load_the_same(tmp_path: Path) -> None:
     """Without random changes: the plain way's half pixel and its rounding are all that is between them."""
-    document, folder = loader._make_files(tmp_path)
+    document, folder = made_images.make_files(tmp_path)
 
     def read(entry: dict, *need: int) -> np.ndarray:
         return read_image_file(folder / entry["file_name"], entry["width"], entry["height"], *need)
@@ -68,7 +69,7 @@ def test_both_ways_load_the_same(tmp_path: Path) -> None:
     people = CocoPeople(document, read)
     own = PoseCrops(people, (96, 128))
     pairs = people.keypoints.flip_pairs
-    plain = PlainCrops(people.people, folder, pairs, (96, 128), Stopwatch(), flip=0, scale=0, rotation=0)
+    plain = PlainCrops(people.people, folder, pairs, (96, 128), ThreadStopwatch(), flip=0, scale=0, rotation=0)
     codec = Heatmap(input_size=(96, 128), heatmap_size=(24, 32), sigma=2.0)
     for index in range(len(own)):
         ours, other = own[0, index], plain[index]
@@ -80,13 +81,9 @@ def test_both_ways_load_the_same(tmp_path: Path) -> None:
 
 def test_made_images_take_as_many_bytes_as_photographs() -> None:
     """COCO's, of 640×480 and at quality 90, have a median of 103 KB."""
-    image = loader._photograph(np.random.default_rng(0))
+    image = made_images.photograph(np.random.default_rng(0))
     assert image.shape == (480, 640, 3)
     assert 80_000 < len(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]) < 130_000
-
-
-def test_quartiles() -> None:
-    assert quartiles([5, 1, 3, 2, 4]) == (2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +94,6 @@ def test_quartiles() -> None:
         (["loader", "--input-size", "30,30"], "`--input-size` is '30,30': give multiples of 4"),
         (["loader", "--data-root", "/nowhere"], "/nowhere: no such data root"),
         (["loader", "--round", "3"], "did you mean `--rounds`"),
-        (["load"], "`load` is not a benchmark: give one of step, loader"),
-        ([], "no benchmark is named: give one of step, loader"),
-        (["step", "--json", "/"], "/ is a folder: give the name of a file in it"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
