@@ -37,13 +37,13 @@ def test_numbers_are_different_and_in_range() -> None:
 def test_names_are_known_and_come_in_their_own_order() -> None:
     known = ("none", "tied", "rpg")
     assert read_names("--rows", "rpg, none,rpg", known) == ["none", "rpg"]
-    with pytest.raises(UserError, match="^`--rows` is 'tide': did you mean `tied`[?] rows: none, tied, rpg$"):
+    with pytest.raises(UserError, match=r"^`--rows` is 'tide': did you mean `tied`[?] rows: none, tied, rpg$"):
         read_names("--rows", "tide", known)
 
 
 def test_less_than_one_is_refused() -> None:
     check_positive("--rounds", 1)
-    with pytest.raises(UserError, match="^`--rounds` is 0: give at least 1$"):
+    with pytest.raises(UserError, match=r"^`--rounds` is 0: give at least 1$"):
         check_positive("--rounds", 0)
 
 
