@@ -66,7 +66,8 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
     import torch
 
     import rpgmt
-    from rpgmt.baselines import pruning
+    from rpgmt.baselines.channels import prune_channels
+    from rpgmt.baselines.pruning import prune_banks, prune_weights
     from rpgmt.models.classifier import GENERATED
 
     torch.manual_seed(config.train.seed)
@@ -84,17 +85,17 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
         rpgmt.convert(model, size, scope=scope, include=[GENERATED], init="project", **options)
     elif kind == PRUNED_BAKED:
         rpgmt.bake(model)
-        pruning.prune_weights(model, rpgmt.report(model).trainable // 2)
+        prune_weights(model, rpgmt.report(model).trainable // 2)
     elif kind == PRUNED_BANK:
-        pruning.prune_banks(model, own.trainable - own.bank // 2)
+        prune_banks(model, own.trainable - own.bank // 2)
     elif kind == "pruned-weights":
         assert parameters is not None
-        pruning.prune_weights(model, parameters)
+        prune_weights(model, parameters)
     else:
         assert parameters is not None
         width, height = config.model.input_size
         example = torch.zeros(1, 3, height, width)
-        pruning.prune_channels(model, parameters, example, method=kind.removeprefix("pruned-"), keep=["fc"])
+        prune_channels(model, parameters, example, method=kind.removeprefix("pruned-"), keep=["fc"])
     return model
 
 

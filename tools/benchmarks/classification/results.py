@@ -22,7 +22,15 @@ def measure(
     task: ClassificationTask,
     out: Path,
 ) -> dict[str, dict[int, dict[str, Any]]]:
-    """The figures of all that is trained, by row and seed; each is written beside its run folder. Timed here, one by one."""
+    """The figures of all that is trained, by row and seed; each is written beside its run folder. Timed here, one by one.
+
+    Args:
+        rows: what was planned.
+        trainings: by row and seed.
+        failed: (row, seed) → why; what cannot be run here is added.
+        task: whose images are timed.
+        out: the folder.
+    """
     images = inference_time.images_to_time(task)
     by_name = {row.name: row for row in rows}
     results: dict[str, dict[int, dict[str, Any]]] = {}
