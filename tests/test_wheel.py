@@ -98,7 +98,8 @@ def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run
 
 def test_a_benchmark_starts_programs_of_the_wheel(installed: Path, run: Run, tmp_path: Path) -> None:
     code = "import sys; from rpgmt import cli; sys.path.insert(0, str(cli.ROOT))\n"
-    code += "from tools.benchmarks import classification, trainings; print(trainings.TRAIN, classification.DERIVE, sep='\\n')"
+    code += "from tools.benchmarks import classification\n"
+    code += "from tools.benchmarks.common import trainings; print(trainings.TRAIN, classification.DERIVE, sep='\\n')"
     for program in run(installed / "python", "-c", code).stdout.splitlines():
         assert Path(program).is_relative_to(installed.parent)
         assert "usage: " in run(installed / "python", program, "--help").stdout

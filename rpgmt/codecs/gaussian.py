@@ -18,11 +18,9 @@ def window(centres: Tensor, length: int, sigma: float) -> Tensor:
     return (cells - centres[..., None]).abs() <= 3 * sigma
 
 
-def in_reach(centres: Tensor, size: tuple[int, int], sigma: tuple[float, float]) -> Tensor:
+def in_reach(centres: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
     """(…), whether a window of ± 3 sigma round (x, y) = centres (…, 2) meets the cells 0 … size - 1 of both axes."""
-    x, y = (
-        (centres[..., axis] >= -3 * sigma[axis]) & (centres[..., axis] <= size[axis] - 1 + 3 * sigma[axis]) for axis in (0, 1)
-    )
+    x, y = ((centres[..., axis] >= -3 * sigma) & (centres[..., axis] <= size[axis] - 1 + 3 * sigma) for axis in (0, 1))
     return x & y
 
 

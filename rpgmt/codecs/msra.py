@@ -51,7 +51,7 @@ class Msra(Codec):
         centres = per_axis(keypoints.float(), (1 / self.stride[0], 1 / self.stride[1]))
         if not self.dark:
             centres = round_to_cell(centres)
-        weights = (valid != 0) & in_reach(centres, self.heatmap_size, (self.sigma, self.sigma))
+        weights = (valid != 0) & in_reach(centres, self.heatmap_size, self.sigma)
         x, y = (bump(centres[..., axis], self.heatmap_size[axis], self.sigma) for axis in (0, 1))
         if not self.dark:
             x = x * window(centres[..., 0], self.heatmap_size[0], self.sigma)

@@ -47,7 +47,7 @@ class Udp(Codec):
         """Heat maps with peak 1 at the key points; points count up to 3 sigma outside the map."""
         centres = per_axis(keypoints.float(), (1 / self.stride[0], 1 / self.stride[1]))
         nearest = round_to_cell(centres)
-        weights = (valid != 0) & in_reach(nearest, self.heatmap_size, (self.sigma, self.sigma))
+        weights = (valid != 0) & in_reach(nearest, self.heatmap_size, self.sigma)
         x, y = (
             bump(centres[..., axis], length, self.sigma) * window(nearest[..., axis], length, self.sigma)
             for axis, length in enumerate(self.heatmap_size)

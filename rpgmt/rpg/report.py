@@ -8,7 +8,6 @@ from torch import nn
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.masks import count_masked
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,11 @@ class Report:
         rows: Its modules with parameters.
         banks: Bank name → (N, M).
         buffers: Elements of its buffers (statistics of norms).
-        pruned: Elements of its trained parameters that are held at zero, see `rpgmt.pruning`.
     """
 
     rows: tuple[Row, ...]
     banks: dict[str, tuple[int, int]]
     buffers: int
-    pruned: int = 0
 
     @property
     def bank(self) -> int:
@@ -67,11 +64,6 @@ class Report:
     def trainable(self) -> int:
         """N + fixed."""
         return self.bank + self.fixed
-
-    @property
-    def remaining(self) -> int:
-        """Trained parameters that are not pruned."""
-        return self.trainable - self.pruned
 
     @property
     def converted(self) -> list[str]:
@@ -119,5 +111,4 @@ def report(model: nn.Module) -> Report:
         tuple(rows),
         {name: (bank.size, bank.generated) for name, bank in banks.items()},
         sum(buffer.numel() for buffer in model.buffers()),
-        count_masked(model),
     )

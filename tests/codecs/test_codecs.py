@@ -10,7 +10,6 @@ import torch
 from rpgmt.codecs.codec import Codec
 from rpgmt.codecs.heatmap import Heatmap
 from rpgmt.codecs.msra import Msra
-from rpgmt.codecs.simcc import SimCC
 from rpgmt.codecs.udp import Udp
 
 INPUT, MAP = (192, 256), (48, 64)
@@ -21,7 +20,6 @@ CODECS: dict[str, Codec] = {
     "dark": Msra(input_size=INPUT, heatmap_size=MAP, dark=True),
     "udp": Udp(input_size=INPUT, heatmap_size=MAP),
 }
-SIMCC = SimCC(input_size=INPUT)
 TO_CENTRE = (math.sqrt(2) + math.asinh(1)) / 6
 """Mean distance of the points of a unit square to its centre, 0.3826: what is left where all is rounded to cells."""
 
@@ -37,15 +35,11 @@ def _noise(shape: torch.Size, deviation: float = 0.02) -> torch.Tensor:
     return deviation * torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def _distances(codec: Codec | SimCC, points: torch.Tensor, deviation: float) -> torch.Tensor:
+def _distances(codec: Codec, points: torch.Tensor, deviation: float) -> torch.Tensor:
     """Pixels between points and what is decoded from their maps and noise of that deviation."""
     valid = torch.ones(points.shape[:2])
-    if isinstance(codec, SimCC):
-        (x, y), _ = codec.encode(points, valid)
-        found, _ = codec.decode((x + _noise(x.shape, deviation), y + _noise(y.shape, deviation)))
-    else:
-        maps, _ = codec.encode(points, valid)
-        found, _ = codec.decode(maps + _noise(maps.shape, deviation))
+    maps, _ = codec.encode(points, valid)
+    found, _ = codec.decode(maps + _noise(maps.shape, deviation))
     return (found - points).norm(dim=-1)
 
 
@@ -57,17 +51,16 @@ def _distances(codec: Codec | SimCC, points: torch.Tensor, deviation: float) -> 
         ("msra", 4 * TO_CENTRE, 2 * math.sqrt(2), 2.1),  # cells of 4 pixels; noise decides about the quarters
         ("dark", 0.0015, 0.0025, 0.1),
         ("udp", 0.0015, 0.0025, 0.1),
-        ("simcc", TO_CENTRE / 2, 0.25 * math.sqrt(2), 0.5),  # bins of half a pixel
     ],
 )
 def test_error_of_a_round_trip_in_pixels(name: str, mean: float, greatest: float, noisy_mean: float) -> None:
-    codec = CODECS.get(name, SIMCC)
+    codec = CODECS[name]
     points = _points(margin=32)
     exact, noisy = _distances(codec, points, 0.0), _distances(codec, points, 0.02)
     assert exact.mean() < 1.03 * mean
     assert exact.max() < 1.001 * greatest
     assert noisy.mean() < noisy_mean
-    if name in ("msra", "simcc"):  # rounding does not do better than this, either
+    if name == "msra":  # rounding does not do better than this, either
         assert exact.mean() > 0.97 * mean
         assert exact.max() > 0.95 * greatest
 
@@ -158,26 +151,23 @@ def test_any_map_without_nan_gives_finite_points_within_a_cell_of_the_highest(na
     assert cells[0, 0].tolist() == [0, 0]  # an empty map
 
 
-@pytest.mark.parametrize("name", [*CODECS, "simcc"])
+@pytest.mark.parametrize("name", CODECS)
 def test_no_people_give_no_points(name: str) -> None:
-    codec = CODECS.get(name, SIMCC)
+    codec = CODECS[name]
     maps, weights = codec.encode(torch.zeros(0, 17, 2), torch.zeros(0, 17))
-    points, scores = codec.decode(maps)  # type: ignore[arg-type]
+    points, scores = codec.decode(maps)
     assert weights.shape == scores.shape == (0, 17)
     assert points.shape == (0, 17, 2)
 
 
-@pytest.mark.parametrize("name", [*CODECS, "simcc"])
+@pytest.mark.parametrize("name", CODECS)
 def test_half_precision_and_autocast_are_decoded_in_single(name: str) -> None:
-    codec = CODECS.get(name, SIMCC)
+    codec = CODECS[name]
     points = _points(margin=8, people=4)
-    encoded, _ = codec.encode(points.double(), torch.ones(points.shape[:2]))
-    is_pair = isinstance(encoded, tuple)
-    half = tuple(x.bfloat16() for x in encoded) if is_pair else encoded.bfloat16()
-    single = tuple(x.float() for x in half) if is_pair else half.float()
-    expected = codec.decode(single)  # type: ignore[arg-type]
+    half = codec.encode(points.double(), torch.ones(points.shape[:2]))[0].bfloat16()
+    expected = codec.decode(half.float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = codec.decode(half)  # type: ignore[arg-type]
+        found = codec.decode(half)
     for x, y in zip(found, expected, strict=True):
         assert x.dtype == torch.float32
         assert torch.equal(x, y)

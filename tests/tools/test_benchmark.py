@@ -1,102 +1,46 @@
-"""The benchmarks: that they run, add up, and compare like with like."""
+"""The command `benchmark.py`, and that its benchmarks know nothing of each other."""
 
 from __future__ import annotations
 
-import json
+import ast
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import torch
 
 from rpgmt import cli
-from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.coco import CocoPeople
-from rpgmt.data.images import normalize, read_image_file
-from rpgmt.data.pose import PoseCrops
-from tools import benchmark
-from tools.benchmarks import Stopwatch, loader, quartiles
-from tools.benchmarks.plain import PlainCrops
+from tools import benchmark, benchmarks
+
+FOLDER = Path(benchmarks.__file__).parent
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little data: the figures mean nothing, and take no time."""
-    monkeypatch.setattr(loader, "IMAGES", 3)
-    monkeypatch.setattr(loader, "BATCH", 2)
+def test_no_benchmark_imports_another() -> None:
+    """What two of them need is in `common`, which imports none of them."""
+    seen = set()
+    for path in FOLDER.rglob("*.py"):
+        own = path.relative_to(FOLDER).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            parts = {name.split(".")[2] for name in names if name.startswith("tools.benchmarks.")}
+            assert parts <= {own, "common"}, f"{path} imports {names}"
+            seen |= parts
+    assert seen == {"common", *benchmark.BENCHMARKS}
 
 
-@pytest.mark.usefixtures("few")
-def test_the_loader_benchmark_prints_its_steps_and_the_ratio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    threads = cv2.getNumThreads(), torch.get_num_threads()
-    path = tmp_path / "loader.json"
-    assert benchmark.main(["loader", "--rounds", "2", "--json", str(path)]) == 0
-    text = capsys.readouterr().out
-    for word in ("read", "decode", "warp", "augmentation", "targets", "collate", "images a second", "ours / plain", "640×480"):
-        assert word in text
-    record = json.loads(path.read_text())
-    own, plain = (record["ways"][way] for way in ("ours", "plain"))
-    assert set(own["ms"]) == set(loader.STEPS)
-    assert [step for step, value in own["ms"].items() if value is None] == ["augmentation"]
-    assert [step for step, value in plain["ms"].items() if value is None] == ["read"]
-    assert record["ratio"] > 0
-    assert record["ratio_quartiles"][0] <= record["ratio"] <= record["ratio_quartiles"][1]
-    assert (cv2.getNumThreads(), torch.get_num_threads()) == threads
-
-
-@pytest.mark.usefixtures("few")
-def test_the_loader_benchmark_takes_files_in_cocos_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "images").mkdir()
-    document, _ = loader._make_files(tmp_path / "images")
-    (tmp_path / "person_keypoints_train.json").write_text(json.dumps(document))
-    arguments = ["loader", "--data-root", str(tmp_path), "--rounds", "1", "--input-size", "64,96"]
-    assert benchmark.main(arguments) == 0
-    text = capsys.readouterr().out
-    assert tmp_path.name in text.replace("\n", "")
-    assert "64×96" in text
-
-
-@pytest.mark.usefixtures("few")
-def test_both_ways_load_the_same(tmp_path: Path) -> None:
-    """Without random changes: the plain way's half pixel and its rounding are all that is between them."""
-    document, folder = loader._make_files(tmp_path)
-
-    def read(entry: dict, *need: int) -> np.ndarray:
-        return read_image_file(folder / entry["file_name"], entry["width"], entry["height"], *need)
-
-    people = CocoPeople(document, read)
-    own = PoseCrops(people, (96, 128))
-    pairs = people.keypoints.flip_pairs
-    plain = PlainCrops(people.people, folder, pairs, (96, 128), Stopwatch(), flip=0, scale=0, rotation=0)
-    codec = Heatmap(input_size=(96, 128), heatmap_size=(24, 32), sigma=2.0)
-    for index in range(len(own)):
-        ours, other = own[0, index], plain[index]
-        maps, weights = codec.encode(torch.tensor(ours["keypoints"])[None], torch.tensor(ours["visibility"])[None])
-        assert torch.equal(weights[0], other["weight"])
-        assert (maps[0] - other["target"]).abs().max() < 0.5
-        assert (normalize(torch.tensor(ours["image"])[None])[0] - other["image"]).abs().mean() < 0.3
-
-
-def test_made_images_take_as_many_bytes_as_photographs() -> None:
-    """COCO's, of 640×480 and at quality 90, have a median of 103 KB."""
-    image = loader._photograph(np.random.default_rng(0))
-    assert image.shape == (480, 640, 3)
-    assert 80_000 < len(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]) < 130_000
-
-
-def test_quartiles() -> None:
-    assert quartiles([5, 1, 3, 2, 4]) == (2, 3, 4)
+def test_the_benchmarks_are_listed_with_what_they_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in benchmark.BENCHMARKS:
+        (line,) = [line for line in lines if line.startswith(f"  {name} ")]
+        assert line.endswith(".")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["loader", "--rounds", "0"], "`--rounds` is 0: give at least 1"),
-        (["loader", "--input-size", "192"], "`--input-size` is '192': give width and height"),
-        (["loader", "--input-size", "30,30"], "`--input-size` is '30,30': give multiples of 4"),
-        (["loader", "--data-root", "/nowhere"], "/nowhere: no such data root"),
-        (["loader", "--round", "3"], "did you mean `--rounds`"),
         (["load"], "`load` is not a benchmark: give one of step, loader"),
         ([], "no benchmark is named: give one of step, loader"),
         (["step", "--json", "/"], "/ is a folder: give the name of a file in it"),

@@ -19,13 +19,13 @@ from rpgmt.config import ClassifierConfig
 from rpgmt.errors import UserError
 from tasks.classification import Config
 from tools import benchmark, train
-from tools.benchmarks import trainings
-from tools.benchmarks.classification import derive, measure
+from tools.benchmarks.classification import derive, inference_time
 from tools.benchmarks.classification import rows as table
 from tools.benchmarks.classification.claims import Claims
 from tools.benchmarks.classification.report import Report
 from tools.benchmarks.classification.rows import Sizes, plan
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.common import trainings
+from tools.benchmarks.common.figures import Figures
 
 CLASSES = ("bird", "cat", "dog", "fish", "frog", "horse")
 SMALL = (
@@ -82,8 +82,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return failed
 
     monkeypatch.setattr(trainings, "train_all", train_here)
-    monkeypatch.setattr(measure, "REPEATS", 1)
-    monkeypatch.setattr(measure, "LEAST_REPEATS", 1)
+    monkeypatch.setattr(inference_time, "REPEATS", 1)
+    monkeypatch.setattr(inference_time, "LEAST_REPEATS", 1)
     return started
 
 

@@ -15,8 +15,9 @@ from rpgmt import cli
 from rpgmt.rpg.generate import Layout, Segment, generate
 from rpgmt.rpg.placement import Placement
 from tools import benchmark
-from tools.benchmarks import generation
-from tools.benchmarks.generation import kinds as authors
+from tools.benchmarks.generation import authors, compiled, floors, problem, timing
+from tools.benchmarks.generation.problem import Kind, Problem
+from tools.benchmarks.generation.report import PARTS
 
 CPU = torch.device("cpu")
 SMALL = ("generation", "--generated", "20K", "--size", "3K", "--layers", "5001,900", "--device", "cpu", "--rounds", "3")
@@ -43,7 +44,7 @@ def test_the_table_has_all_kinds_and_adds_up(tmp_path: Path, capsys: pytest.Capt
     assert all(0 < bytes_per_weight[f"ours, block {block}"] <= 9 for block in (1, 16))  # padding has tables, too
     assert (record["generated"], record["size"], record["layers"], record["rounds"]) == (20_000, 3000, 7, 3)
     for row in rows.values():
-        for part in generation.PARTS:
+        for part in PARTS:
             low, high = row[f"{part}_ms_quartiles"]
             assert 0 < low <= row[f"{part}_ms"] <= high
         assert row["ratio_to_copy"]["forward"]["ratio"] > 0
@@ -52,7 +53,7 @@ def test_the_table_has_all_kinds_and_adds_up(tmp_path: Path, capsys: pytest.Capt
         ("gather, 32-bit indices", "ratio_to_gather"),
         ("copy", "ratio_to_copy"),
     ):
-        assert all(rows[kind][base][part] == {"ratio": 1, "ratio_quartiles": [1, 1]} for part in generation.PARTS)
+        assert all(rows[kind][base][part] == {"ratio": 1, "ratio_quartiles": [1, 1]} for part in PARTS)
 
 
 def test_bfloat16_is_that_of_the_weights(tmp_path: Path) -> None:
@@ -65,8 +66,8 @@ def test_bfloat16_is_that_of_the_weights(tmp_path: Path) -> None:
 def test_a_sweep_draws_both_series_and_leaves_out_what_does_not_fit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_free_bytes", lambda device: 30_000 * generation.AUTHORS_BYTES)
-    monkeypatch.setattr(generation, "POINT_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "_free_bytes", lambda device: 30_000 * timing.AUTHORS_BYTES)
+    monkeypatch.setattr(timing, "POINT_SECONDS", 0.0)
     figure, path = tmp_path / "docs" / "sweep.png", tmp_path / "sweep.json"
     arguments = [*SMALL, "--blocks", "1", "--sweep", "40K", "--figure", str(figure), "--json", str(path)]
     assert benchmark.main(arguments) == 0
@@ -92,45 +93,45 @@ def test_the_authors_tables_are_even() -> None:
 
 @pytest.mark.parametrize("fault", ["weights", "gradient"])
 def test_what_computes_something_else_is_not_timed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = authors.Problem(50, [Segment(70, 2.0), Segment(30, 1.0)], torch.float32, CPU)
-    authors.check(problem, 1)
-    authors.check(problem, 16)
+    made = Problem(50, [Segment(70, 2.0), Segment(30, 1.0)], torch.float32, CPU)
+    authors.check(made, 1)
+    authors.check(made, 16)
 
     def wrong(bank: torch.Tensor, layout: Layout, dtype: torch.dtype) -> torch.Tensor:
         flat = generate(bank, layout, dtype=dtype)
         return flat * 1.001 if fault == "weights" else flat.detach() + 0 * flat
 
-    monkeypatch.setattr(authors, "generate", wrong)
+    monkeypatch.setattr(problem, "generate", wrong)
     with pytest.raises(RuntimeError, match=f"block 1: the {'weights of layer 0' if fault == 'weights' else 'bank.s gradient'}"):
-        authors.check(problem, 1)
+        authors.check(made, 1)
 
 
 @pytest.mark.parametrize(("size", "generated"), [(1, 1), (1, 5), (7, 3), (64, 64), (64, 200)])
 def test_the_gather_takes_each_entry_and_each_gradient_as_often_as_the_generator(size: int, generated: int) -> None:
-    problem = authors.Problem(size, [Segment(generated, 1.0)], torch.float32, CPU)
-    kind = authors.gather(problem, torch.int32)
+    made = Problem(size, [Segment(generated, 1.0)], torch.float32, CPU)
+    kind = floors.gather(made, torch.int32)
     with torch.no_grad():
-        problem.bank.copy_(torch.arange(size))
+        made.bank.copy_(torch.arange(size))
     counts = kind.forward().long().bincount(minlength=size)
     assert (counts.min(), counts.max()) == (generated // size, math.ceil(generated / size))
     kind.backward(None)
-    assert problem.bank.grad is not None
-    torch.testing.assert_close(problem.bank.grad.sum(), problem.gradient[:generated].sum())
+    assert made.bank.grad is not None
+    torch.testing.assert_close(made.bank.grad.sum(), made.gradient[:generated].sum())
 
 
 @pytest.mark.parametrize(("size", "generated"), [(400, 1500), (10_000, 4000), (2003, 9000)])
 def test_the_traceable_placement_is_the_placement(size: int, generated: int) -> None:
     laps = -(-generated // size)
     placement = Placement(size)
-    traceable = authors.TraceablePlacement(placement, laps, CPU)
+    traceable = compiled.TraceablePlacement(placement, laps, CPU)
     lap, position = torch.arange(laps)[:, None], torch.arange(size)[None]
     for name in ("entries", "positions", "negative"):
         assert torch.equal(getattr(traceable, name)(lap, position), getattr(placement, name)(lap, position)), name
 
 
-def _compiled(backend: str, size: int, dtype: torch.dtype = torch.float32) -> authors.Kind:
+def _compiled(backend: str, size: int, dtype: torch.dtype = torch.float32) -> Kind:
     """Made, it has been compared with `generate`."""
-    return authors.compiled(authors.Problem(size, [Segment(1500, 3.0), Segment(100, 1.0)], dtype, CPU), backend)
+    return compiled.compiled(Problem(size, [Segment(1500, 3.0), Segment(100, 1.0)], dtype, CPU), backend)
 
 
 def test_the_compiled_generator_is_traced_whole() -> None:
@@ -147,7 +148,7 @@ def test_the_compiled_generator_is_the_generator(size: int, dtype: torch.dtype) 
 
 def test_a_bank_whose_placement_walks_too_often_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda **options: lambda function: function)
-    monkeypatch.setattr(authors, "WALKS", 0)
+    monkeypatch.setattr(compiled, "WALKS", 0)
     with pytest.raises(ValueError, match="walks 0 times at most, which a bank of 1009 entries exceeds"):
         _compiled("eager", 1009)
 

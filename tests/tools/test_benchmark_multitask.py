@@ -23,8 +23,8 @@ from rpgmt.heads import Classification, Normals
 from rpgmt.heads.depth import magnification
 from tasks.multitask import Config, DataConfig, build
 from tools import benchmark
-from tools.benchmarks import multitask
-from tools.benchmarks.multitask_report import Report
+from tools.benchmarks.multitask.constants import constants
+from tools.benchmarks.multitask.report import Report
 
 STEPS = 150
 SMALL = (
@@ -89,7 +89,7 @@ def test_constants_are_what_the_labels_alone_give(tmp_path: Path) -> None:
     heads = {"segmentation": 2, "depth": 1}
     data = DataConfig(root=tmp_path, train_images=6, val_images=4, image_size=48)
     task = build(Config(model=ModelConfig(channels=4, depth=1, heads=heads, input_size=(24, 32)), data=data))
-    found = multitask._constant(task)["val"]
+    found = constants(task)["val"]
     assert found["segmentation.mIoU"] == pytest.approx(found["segmentation.accuracy"] / 2)
     assert found["stage_1/depth.abs"] == found["depth.abs"]
 

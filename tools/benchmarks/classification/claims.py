@@ -18,7 +18,7 @@ from tools.benchmarks.classification.rows import (
     Row,
     Sizes,
 )
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.common.figures import Figures
 
 EQUAL = 0.005
 """Accuracies that differ by no more are called equal: half a point."""

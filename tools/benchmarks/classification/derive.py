@@ -33,10 +33,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--parameters", type=int, help="trained parameters to have")
     arguments, config = cli.parse_config(parser, argv, classification.ClassificationTask.name, Config)
 
+    from rpgmt.baselines.masks import count_remaining
     from rpgmt.engine.device import for_this_machine
     from rpgmt.engine.loop import fit
     from rpgmt.models.counting import count
-    from rpgmt.rpg.report import report
 
     config = for_this_machine(config)
     task = classification.build(config)
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     model = prepare(arguments.kind, config, arguments.source, arguments.parameters)
     task.model = model
     counts = count(model, config.model.input_size)
-    parameters = counts["parameters"] | {"remaining": report(model).remaining}
+    parameters = counts["parameters"] | {"remaining": count_remaining(model)}
     fit(task, task.resolved(), summary={"parameters": parameters, "macs": counts["macs"], "data": task.data_summary()})
     return 0
 
@@ -66,7 +66,8 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
     import torch
 
     import rpgmt
-    from rpgmt import pruning
+    from rpgmt.baselines.channels import prune_channels
+    from rpgmt.baselines.pruning import prune_banks, prune_weights
     from rpgmt.models.classifier import GENERATED
 
     torch.manual_seed(config.train.seed)
@@ -84,25 +85,25 @@ def prepare(kind: str, config: Config, source: Path | None, parameters: int | No
         rpgmt.convert(model, size, scope=scope, include=[GENERATED], init="project", **options)
     elif kind == PRUNED_BAKED:
         rpgmt.bake(model)
-        pruning.prune_weights(model, rpgmt.report(model).trainable // 2)
+        prune_weights(model, rpgmt.report(model).trainable // 2)
     elif kind == PRUNED_BANK:
-        pruning.prune_banks(model, own.trainable - own.bank // 2)
+        prune_banks(model, own.trainable - own.bank // 2)
     elif kind == "pruned-weights":
         assert parameters is not None
-        pruning.prune_weights(model, parameters)
+        prune_weights(model, parameters)
     else:
         assert parameters is not None
         width, height = config.model.input_size
         example = torch.zeros(1, 3, height, width)
-        pruning.prune_channels(model, parameters, example, method=kind.removeprefix("pruned-"), keep=["fc"])
+        prune_channels(model, parameters, example, method=kind.removeprefix("pruned-"), keep=["fc"])
     return model
 
 
 def trained(kind: str, config: Config, run: Path, source: Path | None, parameters: int | None) -> nn.Module:
     """The network of a finished run, of these kinds or of `tools/train.py`, in evaluation mode."""
     import rpgmt
+    from rpgmt.baselines.quantize import unpack
     from rpgmt.engine.model_file import NAME, load_weights
-    from rpgmt.rpg.quantize import unpack
 
     if kind not in KINDS:
         return rpgmt.load(run)
@@ -119,8 +120,8 @@ def trained(kind: str, config: Config, run: Path, source: Path | None, parameter
 def _equilibrium(parameters: int, classes: int) -> nn.Module:
     from torch import Tensor, nn
 
+    from rpgmt.baselines.equilibrium import matching_equilibrium
     from rpgmt.models.classifier import HEAD
-    from rpgmt.models.equilibrium import matching_equilibrium
 
     class OneStage(nn.Module):
         """Gives the logits as all networks here do."""
@@ -138,10 +139,10 @@ def _equilibrium(parameters: int, classes: int) -> nn.Module:
 def _quantize(task: classification.ClassificationTask, config: Config, source: Path, bits: int) -> None:
     """Packs the network into the run's model file, and measures what is read from there. Nothing is trained."""
     import rpgmt
+    from rpgmt.baselines.quantize import pack, unpack
     from rpgmt.engine import run_folder
     from rpgmt.engine.evaluate import evaluate
     from rpgmt.models.counting import count
-    from rpgmt.rpg.quantize import pack, unpack
 
     assert config.train.out is not None
     folder = run_folder.RunFolder(config.train.out)

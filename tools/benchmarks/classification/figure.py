@@ -24,9 +24,9 @@ from tools.benchmarks.classification.rows import (
     TIED,
     Row,
 )
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.common.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, VERMILION, save
+from tools.benchmarks.common.figures import Figures
 
-BLACK, BLUE, VERMILION, GREEN, PURPLE, ORANGE = "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
 STYLES = {
     PLAIN: (BLACK, "X"),
     PLAIN_34: (BLACK, "P"),
@@ -46,7 +46,7 @@ STYLES = {
     "quantized-8": (GREEN, "1"),
     "quantized-4": (GREEN, "2"),
 }
-"""Colour and marker: told apart by the colour-blind too (Okabe and Ito), and by shape."""
+"""Colour and marker."""
 
 
 def draw(rows: Sequence[Row], figures: Mapping[str, Figures], fit: Fit | None, label: str, path: Path) -> None:
@@ -59,24 +59,21 @@ def draw(rows: Sequence[Row], figures: Mapping[str, Figures], fit: Fit | None, l
         label: what is measured.
         path: the PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-
-    from rpgmt.visualize import save_png
 
     shown = [row for row in rows if row.name in figures]
     figure = Figure(figsize=(15, 5.4), dpi=100, layout="constrained")
     against_all, against_bank, time = figure.subplots(1, 3)
     _scatter(against_all, shown, figures, "remaining")
     against_all.set_xlabel("trainable parameters, N + fixed")
-    banks = [row for row in shown if row.size and _mean(figures[row.name], "bank")]
+    banks = [row for row in shown if row.size and figures[row.name].mean("bank")]
     _scatter(against_bank, banks, figures, "bank")
     lined = []
     for row in shown:
         if row.family in (PLAIN, PLAIN_34):
             line = "--" if row.family == PLAIN else ":"
             lined.append(row.name)
-            against_bank.axhline(100 * _mean(figures[row.name], "top1"), color="0.35", lw=1.1, linestyle=line, label=row.name)
+            against_bank.axhline(100 * figures[row.name].mean("top1"), color="0.35", lw=1.1, linestyle=line, label=row.name)
     if fit is not None:
         sizes = [row.size for row in banks if row.family == GLOBAL and row.size]
         ends = np.array([min(sizes), max(sizes)])
@@ -93,9 +90,7 @@ def draw(rows: Sequence[Row], figures: Mapping[str, Figures], fit: Fit | None, l
     handles, labels = against_all.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     figure.suptitle(label, fontsize=11)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3], max_bytes=300_000)
+    save(figure, path)
 
 
 def _scatter(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures], across: str) -> None:
@@ -105,7 +100,7 @@ def _scatter(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures], acr
         own = [figures[row.name] for row in rows if row.family == family]
         if not own:
             continue
-        points = sorted((_mean(of, across), *_percent(of)) for of in own)
+        points = sorted((of.mean(across), *_percent(of)) for of in own)
         x, y, deviations = zip(*points, strict=True)
         joined = "-" if len(points) > 1 else "none"
         style = {"color": colour, "marker": marker, "markersize": 8, "capsize": 3, "lw": 1.2, "alpha": 0.85}
@@ -120,7 +115,7 @@ def _scatter(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures], acr
 
 
 def _bars(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures]) -> None:
-    times = [_mean(figures[row.name], "ms") for row in rows]
+    times = [figures[row.name].mean("ms") for row in rows]
     colours = [STYLES[row.family][0] for row in rows]
     bars = plot.barh([row.name for row in rows], times, color=colours, alpha=0.8)
     plot.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
@@ -129,12 +124,6 @@ def _bars(plot: Any, rows: Sequence[Row], figures: Mapping[str, Figures]) -> Non
     plot.set_xlim(min(times) / 2, max(times) * 2)
     plot.set_xlabel("ms an image, batch 32, one thread")
     plot.tick_params(axis="y", labelsize=8)
-
-
-def _mean(own: Figures, figure: str) -> float:
-    found = own.statistics(figure)
-    assert found is not None
-    return found[0]
 
 
 def _percent(own: Figures) -> tuple[float, float]:

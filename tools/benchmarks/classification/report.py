@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rpgmt.tables import print_table, write_json
+from rpgmt.tables import print_table
 from tools.benchmarks.classification.claims import Claim, Claims
+from tools.benchmarks.classification.inference_time import BATCH
 from tools.benchmarks.classification.rows import EQUILIBRIUM, PRUNED, QUANTIZED, Row, Sizes
-from tools.benchmarks.multitask_report import Grid
-from tools.benchmarks.multitask_report import Row as Figures
+from tools.benchmarks.common import files
+from tools.benchmarks.common.figures import Figures, seeds_label
+from tools.benchmarks.common.grid import Grid
 
 Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """Figures by row and seed."""
-BATCH = 32
-"""Images that are timed at once."""
 NOTES = (
     "Sharing weights saves stored and trained parameters, not MACs. Zeros of pruned weights are counted as MACs and bytes: "
     "nothing here skips them; networks with fewer channels have fewer of both.",
@@ -66,18 +65,13 @@ class Report:
 
     def grid(self) -> Grid:
         """One line a network; trainable parameters are those that remain after pruning."""
-        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
-        seeds += ", mean ± standard deviation" if len(self.seeds) > 1 else ""
         lines = []
-        for row in self.rows:
-            if row.name in self.figures:
-                own = self.figures[row.name]
-                missing = len(own.figures) < len(self.seeds)
-                name = f"{row.name} ({len(own.figures)} of {len(self.seeds)} seeds)" if missing else row.name
-                cells = [_cell(own, figure, form, factor) for figure, (_, form, factor) in COLUMNS.items()]
-                lines.append([name, *cells, _and_before(own, "seconds", ",.0f"), _and_before(own, "epochs", "g")])
+        for own in self.figures.values():
+            cells = [own.cell(figure, form, factor) for figure, (_, form, factor) in COLUMNS.items()]
+            times = [_and_before(own, "seconds", ",.0f"), _and_before(own, "epochs", "g")]
+            lines.append([own.label(self.seeds), *cells, *times])
         heads = [head for head, _, _ in COLUMNS.values()]
-        return Grid(f"{self.label}, {seeds}", ["network", *heads, "seconds", "epochs"], lines)
+        return Grid(f"{self.label}, {seeds_label(self.seeds)}", ["network", *heads, "seconds", "epochs"], lines)
 
     def notes(self) -> list[str]:
         """What the tables do not say by themselves."""
@@ -119,21 +113,15 @@ class Report:
         from tools.benchmarks.classification.figure import draw
 
         columns = list(dict.fromkeys(key for own in self.figures.values() for of in own.figures.values() for key in of))
-        with (out / "benchmark.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("row", "seed", *columns))
-            for name, own in self.figures.items():
-                writer.writerows((name, seed, *(of.get(key) for key in columns)) for seed, of in own.figures.items())
+        lines = (
+            (name, seed, *(of.get(key) for key in columns))
+            for name, own in self.figures.items()
+            for seed, of in own.figures.items()
+        )
         claims = self.claims.all()
         parts = [self.grid().markdown(), *self.notes()]
         parts.append("\n".join(["| claim | answer | figures |", "| --- | --- | --- |", *map(_line, claims)]))
         parts += self._failures()
-        (out / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        names = ["benchmark.csv", "table.md"]
-        if self.figures:
-            draw(self.rows, self.figures, self.claims.fit(), f"{self.label}, {self.claims.seeds}", out / "benchmark.png")
-            names.append("benchmark.png")
-        print(f"written: {', '.join(str(out / name) for name in names)}")
         record = {
             "label": self.label,
             "seeds": list(self.seeds),
@@ -143,20 +131,14 @@ class Report:
             "failed": [{"row": name, "seed": seed, "reason": reason} for (name, seed), reason in self.failed.items()],
             "rows": [{"name": name, "figures": own.figures} for name, own in self.figures.items()],
         }
-        for path in (out / "benchmark.json", also):
-            if path:
-                write_json(path, record)
+
+        def picture(path: Path) -> None:
+            draw(self.rows, self.figures, self.claims.fit(), f"{self.label}, {self.claims.seeds}", path)
+
+        files.write(out, ("row", "seed", *columns), lines, parts, record, picture if self.figures else None, also)
 
     def _failures(self) -> list[str]:
         return [f"failed: {name}, seed {seed}: {reason}" for (name, seed), reason in self.failed.items()]
-
-
-def _cell(own: Figures, figure: str, form: str, factor: float) -> str:
-    found = own.statistics(figure)
-    if found is None:
-        return ""
-    mean, deviation = found
-    return f"{factor * mean:{form}}" + (f" ± {factor * deviation:{form}}" if deviation else "")
 
 
 def _and_before(own: Figures, figure: str, form: str) -> str:

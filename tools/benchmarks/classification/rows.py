@@ -9,7 +9,6 @@ from typing import Any
 
 from rpgmt.config import TrainConfig
 from rpgmt.errors import UserError
-from rpgmt.fields import did_you_mean
 from rpgmt.rpg.size import parse_size
 from tasks.classification import Config
 
@@ -114,19 +113,6 @@ def read_sizes(text: str, block: str | None, config: Config) -> Sizes:
     if chosen not in sizes:
         raise UserError(f"`--block-size` is {block}: give one of --sizes, {text}")
     return Sizes(tuple(sorted(sizes, reverse=True)), middle, chosen)
-
-
-def read_rows(text: str | None) -> list[str]:
-    """The families of `--rows`, in the order of `ROWS`.
-
-    Raises:
-        UserError: a name is none of them.
-    """
-    chosen = [row.strip() for row in text.split(",")] if text else list(ROWS)
-    for row in chosen:
-        if row not in ROWS:
-            raise UserError(f"`--rows` is {text!r}: {did_you_mean(row, ROWS)}rows: {', '.join(ROWS)}")
-    return [row for row in ROWS if row in chosen]
 
 
 def plan(config: Config, families: Sequence[str], sizes: Sizes, finetune: TrainConfig, equilibrium: TrainConfig) -> list[Row]:

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tools.benchmarks.multitask_figure import STYLES
+from tools.benchmarks.common.drawing import STYLES, save
 
 PANELS = {"generated": "generated weights M, at M/N = {uses:.3g}", "size": "entries of the bank N, at M = {generated:,}"}
 
@@ -21,11 +19,8 @@ def draw(series: Mapping[str, Sequence[Mapping[str, Any]]], label: str, path: Pa
         label: what is measured, where.
         path: the PNG to write, of at most 300 KB.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-
-    from rpgmt.visualize import save_png
 
     figure = Figure(figsize=(11, 4.6), dpi=100, layout="constrained")
     plots = figure.subplots(1, len(PANELS), sharey=True)
@@ -53,6 +48,4 @@ def draw(series: Mapping[str, Sequence[Mapping[str, Any]]], label: str, path: Pa
     handles = {label: handle for plot in plots for handle, label in zip(*plot.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=10)
     figure.suptitle(label, fontsize=10)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3], max_bytes=300_000)
+    save(figure, path)

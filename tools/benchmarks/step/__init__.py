@@ -6,8 +6,8 @@ from typing import Any
 
 import tasks as task_package
 from rpgmt import cli
-from tools.benchmarks import check_rounds
-from tools.benchmarks.step.kinds import KINDS, choose_kinds
+from tools.benchmarks.common.flags import add_json, add_rounds, check_positive, read_numbers
+from tools.benchmarks.step.networks import KINDS, choose_kinds
 
 
 def main(argv: list[str], prog: str) -> int:
@@ -19,19 +19,18 @@ def main(argv: list[str], prog: str) -> int:
     """
     name = "pose"
     parser = cli.Parser(prog=prog, description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="turns of each kind (default: 20)")
+    add_rounds(parser, "turns of each kind")
     parser.add_argument("--kinds", metavar="KIND,...", help=f"of {', '.join(KINDS)} (default: all that differ)")
     parser.add_argument("--memory", action="store_true", help="peak memory of a step of each kind, in a process each")
     parser.add_argument("--wire", metavar="N,...", help="bytes that so many processes all-reduce in a step, e.g. 2,4")
     parser.add_argument("--inference", action="store_true", help="time of a forward pass, plain, baked and generated")
-    parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the figures here, too")
+    add_json(parser)
     arguments, config = cli.parse_config(parser, argv, name, cli.find_tasks(task_package)[name].Config)
-    check_rounds(arguments.rounds)
+    check_positive("--rounds", arguments.rounds)
     kinds = choose_kinds(arguments.kinds, config.train)
-
-    from tools.benchmarks.step.wire import parse_processes
-
-    counts = parse_processes(arguments.wire) if arguments.wire else []
+    counts = []
+    if arguments.wire:
+        counts = read_numbers("--wire", arguments.wire, "numbers of processes from 2 to 64, e.g. 2,4", least=2, most=64)
 
     import torch
 

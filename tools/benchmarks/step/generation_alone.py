@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rpgmt.rpg.layers import GeneratedLayer
 from rpgmt.rpg.report import report
-from tools.benchmarks.step.kinds import RPG
-from tools.benchmarks.step.training_step import Clock, build
+from tools.benchmarks.common.stopwatch import DeviceStopwatch
+from tools.benchmarks.step.networks import RPG
+from tools.benchmarks.step.training_step import build
 
 
 class GenerationAlone:
@@ -41,7 +42,7 @@ class GenerationAlone:
         """Seconds of `generate`, of `fold`, and of both as `step`."""
         for parameter in self._model.parameters():
             parameter.grad = None
-        clock = Clock(self._device)
+        clock = DeviceStopwatch(self._device)
         weights = cast(list[Tensor], self._model())
         clock.mark("generate")
         torch.autograd.backward(weights, self._gradients)
@@ -59,6 +60,6 @@ class Copy:
 
     def run(self) -> dict[str, float]:
         """Seconds of one copy, as `step`."""
-        clock = Clock(self._device)
+        clock = DeviceStopwatch(self._device)
         self._target.copy_(self._source)
         return clock.stop()

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import rpgmt
 from rpgmt.engine.device import pick_precision
-from tools.benchmarks import quartiles, ratios, shuffled
-from tools.benchmarks.step.kinds import NONE, RPG
-from tools.benchmarks.step.training_step import Clock, autocast, build, images
+from tools.benchmarks.common.stopwatch import DeviceStopwatch
+from tools.benchmarks.common.turns import quartiles, ratios, shuffled
+from tools.benchmarks.step.networks import NONE, RPG
+from tools.benchmarks.step.training_step import autocast, build, images
 
 BAKED = "rpg, baked"
 
@@ -60,7 +61,7 @@ def measure(config: Any, device: torch.device, rounds: int) -> list[dict[str, An
 
 @torch.no_grad()
 def _forward(model: Callable[[Tensor], Any], batch: Tensor, precision: str) -> float:
-    clock = Clock(batch.device)
+    clock = DeviceStopwatch(batch.device)
     with autocast(precision, batch.device):
         model(batch)
     return clock.stop()["step"]

@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from rpgmt.errors import UserError
-from tools.benchmarks.step.children import run_all
-from tools.benchmarks.step.kinds import NONE
+from tools.benchmarks.step.fresh_processes import run_all
+from tools.benchmarks.step.networks import NONE
 
 PROCESS = Path("/proc/self")
 WARM_UP = 2

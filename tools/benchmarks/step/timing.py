@@ -9,9 +9,9 @@ import torch
 from rich.progress import track
 from rich.table import Table
 
-from tools.benchmarks import quartiles, ratios, shuffled
+from tools.benchmarks.common.turns import quartiles, ratios, shuffled
 from tools.benchmarks.step.generation_alone import Copy, GenerationAlone
-from tools.benchmarks.step.kinds import KINDS, NONE, RPG
+from tools.benchmarks.step.networks import KINDS, NONE, RPG
 from tools.benchmarks.step.training_step import PHASES, TimedStep
 
 WARM_UP = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any
 
 import torch
@@ -15,45 +14,12 @@ from rpgmt.engine.device import make_fabric
 from rpgmt.engine.loop import TrainingStep
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.models.refinement import Refinement
-from tools.benchmarks.step.kinds import KINDS
+from tools.benchmarks.common.stopwatch import DeviceStopwatch
+from tools.benchmarks.step.networks import KINDS
 
 PHASES = ("forward", "backward", "optimizer", "ema")
 LEARNING_RATE = 1e-4
 """Small: the images are noise, and the steps must not lead anywhere."""
-
-
-class Clock:
-    """Seconds on a device by phase, from mark to mark; nothing waits for the device before `stop`."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._phases: list[str] = []
-        self._times: list[Any] = []
-        self._now()
-        self._started = time.perf_counter()
-
-    def mark(self, phase: str) -> None:
-        """The time since the last mark was `phase`'s."""
-        self._phases.append(phase)
-        self._now()
-
-    def stop(self) -> dict[str, float]:
-        """Seconds of each phase, and of the whole as `step`, up to when the device is done."""
-        if self._device.type != "cpu":
-            torch.accelerator.synchronize(self._device)
-        seconds = {"step": time.perf_counter() - self._started}
-        for phase, before, after in zip(self._phases, self._times, self._times[1:], strict=False):
-            spent = after - before if self._device.type == "cpu" else before.elapsed_time(after) / 1000
-            seconds[phase] = seconds.get(phase, 0.0) + spent
-        return seconds
-
-    def _now(self) -> None:
-        if self._device.type == "cpu":
-            self._times.append(time.perf_counter())
-        else:
-            event = torch.Event(self._device, enable_timing=True)
-            event.record()
-            self._times.append(event)
 
 
 class Noise(Task):
@@ -120,7 +86,7 @@ class TimedStep:
 
     def run(self) -> dict[str, float]:
         """One step; its seconds by phase, and of the whole as `step`."""
-        self._clock = Clock(self._images.device)
+        self._clock = DeviceStopwatch(self._images.device)
         for batch in range(self._count):
             self.step.gradients({"images": self._images}, self._batches, last=batch == self._count - 1)
             self._batches += 1

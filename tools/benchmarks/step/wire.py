@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import track
 from rich.table import Table
 
-from rpgmt.errors import UserError
-from tools.benchmarks.step.children import run_all
-from tools.benchmarks.step.kinds import NONE, RPG
+from tools.benchmarks.step.fresh_processes import run_all
+from tools.benchmarks.step.networks import NONE, RPG
 
 if TYPE_CHECKING:
     from tools.benchmarks.step.training_step import TimedStep
@@ -29,18 +28,6 @@ MB = 10**6
 
 Bytes = dict[str, int]
 """`generated`: of the generated weights or the banks that they come from; `rest`: of everything else; `all`."""
-
-
-def parse_processes(text: str) -> list[int]:
-    """The numbers of processes that `--wire` names.
-
-    Raises:
-        UserError: They are no different whole numbers from 2 to 64.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and 2 <= int(part) <= 64 for part in parts) or len(set(map(int, parts))) < len(parts):
-        raise UserError(f"`--wire` is {text!r}: give different numbers of processes from 2 to 64, e.g. 2,4")
-    return [int(part) for part in parts]
 
 
 def measure(config: Any, counts: list[int]) -> dict[str, Any]:

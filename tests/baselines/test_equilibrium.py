@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rpgmt.baselines.equilibrium import MultiscaleEquilibrium, matching_equilibrium
 from rpgmt.errors import UserError
 from rpgmt.models.counting import count, count_macs
-from rpgmt.models.equilibrium import MultiscaleEquilibrium, matching_equilibrium
 
 pytest.importorskip("torchdeq")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rpgmt.config import TrainConfig
 from rpgmt.errors import UserError
-from rpgmt.fields import did_you_mean
+from tools.benchmarks.common.flags import read_names
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,7 @@ def choose_kinds(text: str | None, train: TrainConfig) -> list[str]:
     if text is None:
         chosen = [kind for kind in KINDS if kind != UNDEFERRED or train.accumulate > 1]
     else:
-        chosen = [kind.strip() for kind in text.split(",")]
-        for kind in chosen:
-            if kind not in KINDS:
-                raise UserError(f"`--kinds` is {text!r}: {did_you_mean(kind, KINDS)}kinds: {', '.join(KINDS)}")
+        chosen = read_names("--kinds", text, KINDS)
         if NONE not in chosen:
             raise UserError(f"`--kinds` is {text!r}: the others are compared with {NONE}, add it")
     useless = {}

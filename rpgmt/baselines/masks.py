@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rpgmt.rpg.report import report
+
 
 class Masks:
     """Holds elements of a model's parameters at zero, as a hook that runs before each of the model's forwards.
@@ -102,7 +104,8 @@ class _Masked:
         return self.__dict__ | {"_guarded": None, "_guard": None}
 
 
-def count_masked(model: nn.Module) -> int:
-    """How many elements of a model's trained parameters are held at zero."""
+def count_remaining(model: nn.Module) -> int:
+    """Trained parameters of a model that are not held at zero."""
     masks, inside = Masks.of(model), set(model.modules())
-    return sum(int(mask.sum()) for owner, name, mask in masks or () if owner in inside and getattr(owner, name).requires_grad)
+    held = sum(int(mask.sum()) for owner, name, mask in masks or () if owner in inside and getattr(owner, name).requires_grad)
+    return report(model).trainable - held

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from rpgmt.data.coco import Person
-from tools.benchmarks import Stopwatch
+from tools.benchmarks.common.stopwatch import ThreadStopwatch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -36,7 +36,7 @@ class PlainCrops:
         folder: Path,
         flip_pairs: tuple[tuple[int, int], ...],
         input_size: tuple[int, int],
-        watch: Stopwatch,
+        watch: ThreadStopwatch,
         *,
         flip: float = 0.5,
         scale: float = 0.25,

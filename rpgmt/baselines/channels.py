@@ -1,9 +1,4 @@
-"""Pruning, the usual way to fewer parameters: what generated networks are compared with, and what can be done to them too.
-
-Three functions bring a model to a number of trained parameters. `prune_weights` holds the smallest weights of plain layers at
-zero, `prune_channels` takes whole channels out, and `prune_banks` holds entries of banks at zero. The first two want plain
-layers: `rpgmt.bake(model)` makes them.
-"""
+"""Pruning of channels: layers become smaller, and with them the network's arithmetic."""
 
 from __future__ import annotations
 
@@ -11,91 +6,18 @@ import copy
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rpgmt.rpg.generate import squared_scales
-from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.masks import Masks
+from rpgmt.baselines.masks import Masks
+from rpgmt.baselines.parameter_count import Pruning, check_count
+from rpgmt.rpg.layers import GeneratedLayer
 from rpgmt.rpg.report import report
 
 METHODS = ("l1", "fpgm")
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """What pruning left.
-
-    Args:
-        before: Trained parameters of the model before, without those that were pruned already.
-        after: The same afterwards.
-        layers: Layer or bank → how many parameters of its weight, or entries, remain, and how many there were at first.
-    """
-
-    before: int
-    after: int
-    layers: dict[str, tuple[int, int]]
-
-
-def prune_weights(model: nn.Module, parameters: int) -> Pruning:
-    """Holds the smallest weights of a model's convolutions and linear layers at zero, compared over all layers.
-
-    Global magnitude pruning (S. Han et al., Learning both weights and connections, NeurIPS 2015, arXiv 1506.02626). The zeros
-    last through training, see `Masks`; norms, biases, banks and frozen weights are left alone. Pruning again goes on from what
-    remains.
-
-    Args:
-        model: The root: the module whose forward is called.
-        parameters: Trained parameters that shall remain in the whole model; if no more remain, nothing is changed.
-
-    Returns:
-        What remains: exactly `parameters`.
-
-    Raises:
-        ValueError: More parameters than that cannot be pruned.
-    """
-    chosen, seen = [], set()
-    for name, module in model.named_modules():
-        weight = module._parameters.get("weight")
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and weight is not None:
-            if weight.requires_grad and id(weight) not in seen:
-                chosen.append(_Prunable(name, module, "weight", weight.detach().abs()))
-            seen.add(id(weight))
-    return _prune(model, parameters, chosen, "weights of plain convolutions and linear layers")
-
-
-def prune_banks(model: nn.Module, parameters: int) -> Pruning:
-    """Holds entries of a model's banks at zero: those that change its generated weights least.
-
-    Without an entry the weights change, squared and summed, by entry² · Σ scale² over its uses; entries of all banks are
-    compared by it. The zeros last through training, see `Masks`.
-
-    Args:
-        model: A root with banks.
-        parameters: As for `prune_weights`.
-
-    Returns:
-        What remains: exactly `parameters`.
-
-    Raises:
-        ValueError: As for `prune_weights`.
-    """
-    chosen = []
-    for name, bank in banks_of(model).items():
-        values = bank.values.detach()
-        chosen.append(_Prunable(name, bank, "values", values.abs() * squared_scales(bank.layout, values.device).sqrt()))
-    return _prune(model, parameters, chosen, "entries of banks")
-
-
-def unmask(model: nn.Module) -> None:
-    """Ends the pruning of single elements: zeros stay where they are, and train again."""
-    masks = Masks.of(model)
-    if masks is not None:
-        masks.take_off(model)
 
 
 def prune_channels(
@@ -124,7 +46,7 @@ def prune_channels(
     """
     if method not in METHODS:
         raise ValueError(f"`method` is {method!r}: must be one of {', '.join(METHODS)}")
-    _check_count(parameters)
+    check_count(parameters)
     if isinstance(keep, str):
         raise ValueError(f"`keep` is {keep!r}: give a list of patterns, e.g. [{keep!r}]")
     names = [name for name, _ in model.named_modules()]
@@ -134,7 +56,9 @@ def prune_channels(
     if any(isinstance(module, GeneratedLayer) for module in model.modules()):
         raise ValueError("channels of generated weights cannot be taken out of their bank: call `rpgmt.bake(model)` first")
     if Masks.of(model) is not None:
-        raise ValueError("the model has masks, which would not fit fewer channels: call `rpgmt.pruning.unmask(model)` first")
+        raise ValueError(
+            "the model has masks, which would not fit fewer channels: call `rpgmt.baselines.pruning.unmask(model)` first"
+        )
     before = report(model).trainable
     sizes = _weight_sizes(model)
     if parameters < before:
@@ -154,52 +78,6 @@ def prune_channels(
             raise ValueError(f"`parameters` is {parameters}: taking out channels leaves no fewer than {trials[most]}")
         _remove_channels(model, bisect_left(range(most), 0, key=surplus), example, method, keep)
     return Pruning(before, report(model).trainable, {n: (now, sizes[n]) for n, now in _weight_sizes(model).items()})
-
-
-@dataclass(frozen=True)
-class _Prunable:
-    """A parameter of which elements can be pruned, and how much each matters."""
-
-    name: str
-    owner: nn.Module
-    attribute: str
-    importance: Tensor
-
-
-def _check_count(parameters: int) -> None:
-    if type(parameters) is not int or parameters < 0:
-        raise ValueError(f"`parameters` is {parameters!r}: give the number of parameters that shall remain, e.g. 100_000")
-
-
-def _prune(model: nn.Module, parameters: int, chosen: Sequence[_Prunable], what: str) -> Pruning:
-    _check_count(parameters)
-    masks = Masks.of(model) or Masks()
-    before = report(model).remaining
-    flags = []
-    for c in chosen:
-        mask = masks.mask(c.owner, c.attribute)
-        flags.append(torch.zeros_like(c.importance, dtype=torch.bool) if mask is None else mask.to(c.importance.device))
-    if parameters < before:
-        flat = torch.cat([flag.flatten() for flag in flags]) if flags else torch.zeros(0, dtype=torch.bool)
-        free = len(flat) - int(flat.sum())
-        if before - parameters > free:
-            raise ValueError(
-                f"`parameters` is {parameters}: only {free} of the {before} remaining parameters are {what}; give at least "
-                f"{before - free}"
-            )
-        importance = torch.cat([c.importance.flatten().double() for c in chosen])
-        importance[flat] = math.inf  # pruned before
-        flat[importance.topk(before - parameters, largest=False).indices] = True
-        split = flat.split([flag.numel() for flag in flags])
-        flags = [piece.view_as(flag) for piece, flag in zip(split, flags, strict=True)]
-        for c, flag in zip(chosen, flags, strict=True):
-            if flag.any():
-                masks.set_mask(c.owner, c.attribute, flag.clone())
-        if Masks.of(model) is None:
-            masks.put_on(model)
-        masks.hold()
-    layers = {c.name: (int((~flag).sum()), flag.numel()) for c, flag in zip(chosen, flags, strict=True)}
-    return Pruning(before, report(model).remaining, layers)
 
 
 def _remove_channels(model: nn.Module, count: int, example: Tensor, method: str, keep: Sequence[str]) -> int:

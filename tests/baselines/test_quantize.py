@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rpgmt import Bank, convert
-from rpgmt.rpg.quantize import GROUP, _halves, _paired, pack, quantize, unpack
+from rpgmt.baselines.quantize import GROUP, _halves, _paired, pack, quantize, unpack
 
 
 class Net(nn.Module):

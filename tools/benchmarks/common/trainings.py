@@ -25,7 +25,7 @@ from rpgmt.engine import run_folder
 from rpgmt.engine.task import Dataset
 from rpgmt.errors import UserError
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 LINES = 8
 """Of a failed training's output that are shown."""
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import rpgmt
-from rpgmt.models.equilibrium import MultiscaleEquilibrium
+from rpgmt.baselines.equilibrium import MultiscaleEquilibrium
 from tasks.classification import ClassificationTask
-from tools.benchmarks.classification.report import BATCH
 
+BATCH = 32
+"""Images that are timed at once."""
 REPEATS = 7
 LEAST_REPEATS = 3
 ENOUGH_SECONDS = 10.0
@@ -27,7 +28,7 @@ def images_to_time(task: ClassificationTask) -> Tensor:
     return task.images(torch.utils.data.default_collate([data[0, i % len(data)] for i in range(BATCH)]))
 
 
-def inference(model: nn.Module, images: Tensor) -> dict[str, Any]:
+def measure(model: nn.Module, images: Tensor) -> dict[str, Any]:
     """Milliseconds an image on one thread of the CPU; of an equilibrium network how its solver fared on them, too.
 
     Weights are made before: generated ones are baked, and weight norm is folded in. The better of two memory formats counts,

@@ -7,23 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from tools.benchmarks.common.drawing import STYLES, save
+from tools.benchmarks.common.figures import Figures
 
 if TYPE_CHECKING:
     from rpgmt.heads import Head
-    from tools.benchmarks.multitask_report import Row
 
-# Told apart by the colour-blind too (Okabe and Ito), and by shape.
-STYLES = (
-    *(("#000000", "X"), ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "D")),
-    *(("#CC79A7", "^"), ("#E69F00", "v"), ("#56B4E9", "P")),
-)
 TRAINABLE = "parameters.trainable"
 BESIDE = 0.03
 """Distance of markers with equal parameters, as a part of the axis."""
 
 
-def draw(networks: Sequence[Row], baseline: Row | None, heads: Mapping[str, Head], label: str, path: Path) -> None:
+def draw(networks: Sequence[Figures], baseline: Figures | None, heads: Mapping[str, Head], label: str, path: Path) -> None:
     """Draws the score and each task's main metric, one small plot for each, one marker a network, the baseline as a line.
 
     Args:
@@ -33,18 +28,15 @@ def draw(networks: Sequence[Row], baseline: Row | None, heads: Mapping[str, Head
         label: what is measured.
         path: the PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    from rpgmt.visualize import save_png
 
     panels = {"score": True, **{f"{name}.{head.main}": head.higher[head.main] for name, head in heads.items()}}
     across = min(3, len(panels) + 1)
     down = math.ceil((len(panels) + 1) / across)  # one more for the legend
     figure = Figure(figsize=(4.2 * across, 3.1 * down), dpi=100, layout="constrained")
     plots = list(figure.subplots(down, across, squeeze=False).flat)
-    places = _places([_mean(row, TRAINABLE) for row in networks])
+    places = _places([row.mean(TRAINABLE) for row in networks])
     for plot, (metric, higher) in zip(plots, panels.items(), strict=False):
         for row, place, (colour, marker) in zip(networks, places, STYLES, strict=False):
             mean, deviation = row.statistics(metric) or (math.nan, None)
@@ -52,7 +44,7 @@ def draw(networks: Sequence[Row], baseline: Row | None, heads: Mapping[str, Head
             plot.errorbar(place, mean, yerr=deviation, fmt=marker, label=row.name, **style)
         if baseline is not None and (found := baseline.statistics(metric)) is not None:
             mean, deviation = found
-            text = f"{baseline.name}:\n{EngFormatter(places=2, sep='')(_mean(baseline, TRAINABLE))} together"
+            text = f"{baseline.name}:\n{EngFormatter(places=2, sep='')(baseline.mean(TRAINABLE))} together"
             plot.axhline(mean, color="0.35", linestyle="--", lw=1.2, label=text)
             if deviation:
                 plot.axhspan(mean - deviation, mean + deviation, color="0.35", alpha=0.12, lw=0)
@@ -68,15 +60,7 @@ def draw(networks: Sequence[Row], baseline: Row | None, heads: Mapping[str, Head
     plots[len(panels)].legend(handles, labels, loc="center", frameon=False, fontsize=10)
     figure.supxlabel("trainable parameters (markers of equal numbers stand side by side)", fontsize=10)
     figure.suptitle(label, fontsize=10)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3], max_bytes=300_000)
-
-
-def _mean(row: Row, figure: str) -> float:
-    found = row.statistics(figure)
-    assert found is not None
-    return found[0]
+    save(figure, path)
 
 
 def _places(values: list[float]) -> list[float]:
