@@ -15,6 +15,10 @@ import pytest
 if os.environ.get("RPGMT_TEST_DEVICE") != "cuda":
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# Several processes test at once, each with the cores that the others leave; those that tests start inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
