@@ -23,7 +23,7 @@ from rpgmt.fields import config_class
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rpgmt.data.classified import ClassifiedImages, Crops
+    from rpgmt.data.image_classification import ClassifiedImages, Crops
 
 SHOWN = 16
 """Images in `predictions.png`."""
@@ -49,7 +49,7 @@ class DataConfig:
 
 @config_class
 class AugmentationConfig:
-    """Random changes of the images that are trained on (`rpgmt.data.classified.Crops`)."""
+    """Random changes of the images that are trained on (`rpgmt.data.image_classification.Crops`)."""
 
     flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
     crop_padding: Annotated[
@@ -99,7 +99,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: Config) -> None:
         from rpgmt import models
-        from rpgmt.data.image_sets import IMAGE_SETS
+        from rpgmt.data.sets.image_classes import IMAGE_SETS
         from rpgmt.models.classifier import check_batch_size
 
         check_batch_size(config.model, config.train.batch_size)
@@ -109,7 +109,7 @@ class ClassificationTask(Task):
 
     @cached_property
     def train_data(self) -> ClassifiedImages:  # type: ignore[override]
-        from rpgmt.data.classified import Crops
+        from rpgmt.data.image_classification import Crops
 
         own = self.config.augmentation
         data = self._read(
@@ -124,7 +124,7 @@ class ClassificationTask(Task):
         return self._read(self._val_split, None)
 
     def _read(self, split: str, augment: Crops | None) -> ClassifiedImages:
-        from rpgmt.data.classified import classified_images
+        from rpgmt.data.image_classification import classified_images
 
         data, model = self.config.data, self.config.model
         source = self._source.read(data.root, split)

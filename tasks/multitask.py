@@ -19,8 +19,8 @@ from rpgmt.errors import UserError
 from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
-    from rpgmt.data.labelled import LabelledCrops, LabelledSet
-    from rpgmt.data.pose import Augmentation
+    from rpgmt.data.multitask_set import LabelledCrops, LabelledSet
+    from rpgmt.data.pose_crops import Augmentation
     from rpgmt.heads import Head
     from rpgmt.heads.task import StagedTask
 
@@ -107,7 +107,7 @@ def build(config: Config) -> StagedTask:
 def _head(name: str, val_data: LabelledCrops, config: Config) -> Head:
     """What predicts the data set's labels of a name."""
     from rpgmt.codecs import make_codec
-    from rpgmt.data.coco import CocoPeople
+    from rpgmt.data.coco.people import CocoPeople
     from rpgmt.heads import Classification, map_head
     from rpgmt.heads.keypoints import Keypoints
     from rpgmt.metrics.poses import PoseEvaluation
@@ -127,7 +127,7 @@ def _head(name: str, val_data: LabelledCrops, config: Config) -> Head:
 
 def _read_train_data(config: Config, validated: LabelledSet) -> LabelledCrops:
     """Training crops with labels that mean what those to validate on do."""
-    from rpgmt.data.pose import Augmentation
+    from rpgmt.data.pose_crops import Augmentation
 
     labelled = _labelled(config.data, "train")
     for name in config.model.heads:
@@ -143,7 +143,7 @@ def _read_train_data(config: Config, validated: LabelledSet) -> LabelledCrops:
 
 
 def _labelled(data: DataConfig, split: Literal["train", "val"]) -> LabelledSet:
-    from rpgmt.data.labelled_sets import read_labelled, synthetic_labelled
+    from rpgmt.data.multitask_catalog import read_labelled, synthetic_labelled
 
     if data.name == "synthetic":
         count = data.train_images if split == "train" else data.val_images
@@ -152,7 +152,7 @@ def _labelled(data: DataConfig, split: Literal["train", "val"]) -> LabelledSet:
 
 
 def _crops(labelled: LabelledSet, config: Config, augment: Augmentation | None = None) -> LabelledCrops:
-    from rpgmt.data.labelled import LabelledCrops
+    from rpgmt.data.multitask_set import LabelledCrops
 
     size, seed = config.model.input_size, config.train.seed
     return LabelledCrops(labelled, config.model.heads, size, augment=augment, seed=seed, padding=config.data.padding)

@@ -11,9 +11,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from rpgmt.config import BalanceConfig
-from rpgmt.data.coco import CocoPeople
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.coco.person import WholeImages
 from rpgmt.data.images import normalize
-from rpgmt.data.people import WholeImages
 from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from data.files import write_coco
+from helpers.people_files import write_coco
 
 from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.coco import CocoPeople, find_files
-from rpgmt.data.label_maps import LabelMap
-from rpgmt.data.labelled import LabelledCrops, LabelledSet
-from rpgmt.data.people import Entry, WholeImages
-from rpgmt.data.synthetic import load
-from rpgmt.data.synthetic_labels import synthetic_labels
+from rpgmt.data.coco.people import CocoPeople, find_files
+from rpgmt.data.coco.person import Entry, WholeImages
+from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.multitask_set import LabelledCrops, LabelledSet
 from rpgmt.errors import UserError
 from rpgmt.heads import Classification, Depth, Head, Normals, PartSegmentation, Segmentation, map_head
 from rpgmt.heads.head import at_full_size
 from rpgmt.heads.keypoints import Keypoints
 from rpgmt.metrics.poses import PoseEvaluation
+from rpgmt.synthetic.cache import load
+from rpgmt.synthetic.labels import synthetic_labels
 
 WIDTH, HEIGHT = SIZE = 32, 24
 SCALES = (1, 2, 4, 2, 4, 1)

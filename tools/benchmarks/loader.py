@@ -66,8 +66,8 @@ def main(argv: list[str], prog: str) -> int:
 def _measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int], rounds: int) -> dict[str, Any]:
     from rich.progress import track
 
-    from rpgmt.data.coco import CocoPeople
-    from rpgmt.data.pose import Augmentation, PoseCrops
+    from rpgmt.data.coco.people import CocoPeople
+    from rpgmt.data.pose_crops import Augmentation, PoseCrops
     from tools.benchmarks.plain import PlainCrops
 
     own, plain = Stopwatch(), Stopwatch()
@@ -243,7 +243,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _files(root: Path) -> tuple[dict[str, Any], Path]:
-    from rpgmt.data.coco import CocoPeople, find_files
+    from rpgmt.data.coco.people import CocoPeople, find_files
 
     path, folder = find_files(root, "train")
     return CocoPeople.from_files(path, folder).annotations, folder
@@ -253,7 +253,7 @@ def _make_files(folder: Path) -> tuple[dict[str, Any], Path]:
     """Images with a falling spectrum, which take as many bytes as photographs do, and people all over them."""
     import cv2
 
-    from rpgmt.data.keypoints import COCO_KEYPOINTS
+    from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 
     rng = np.random.default_rng(0)
     width, height = IMAGE_SIZE
