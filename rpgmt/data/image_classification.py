@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import io
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,18 +18,14 @@ import torch
 from torch import Tensor
 
 from rpgmt.data.images import decode_image, normalize
+from rpgmt.data.random_numbers import generator, uniform_integers
+from rpgmt.data.resized_crops import centre_box, random_box
 from rpgmt.data.sets.image_classes import ImageSet
 from rpgmt.errors import UserError
-from rpgmt.rpg.placement import mix
-
-CENTRE = 0.875
-"""Side of the part of a file that is validated on, of the largest in the input's shape: 224 of 256, the field's habit."""
-
-_WORD = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
-class Crops:
+class ImageAugmentation:
     """Random changes of the images that are trained on.
 
     Attributes:
@@ -56,7 +51,7 @@ class ClassifiedImages(abc.ABC):
         seed: of what is drawn.
     """
 
-    def __init__(self, source: ImageSet, *, augment: Crops | None = None, seed: int = 0) -> None:
+    def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
         self.classes, self.labels = source.classes, source.labels
         self.augment, self.seed = augment, seed
 
@@ -84,7 +79,7 @@ class SmallImages(ClassifiedImages):
     on all sides, one of its own size is cut out, and half of them are mirrored.
     """
 
-    def __init__(self, source: ImageSet, *, augment: Crops | None = None, seed: int = 0) -> None:
+    def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
         super().__init__(source, augment=augment, seed=seed)
         assert isinstance(source.images, np.ndarray)
         self._pixels = torch.from_numpy(source.images)
@@ -105,35 +100,19 @@ class SmallImages(ClassifiedImages):
     def picture(self, index: int) -> np.ndarray:
         return self._pixels[index].cpu().numpy()
 
-    def _changed(self, index: Tensor, epoch: Tensor, augment: Crops) -> Tensor:
+    def _changed(self, index: Tensor, epoch: Tensor, augment: ImageAugmentation) -> Tensor:
         """Cut out and mirrored images, uint8 (B, H, W, 3): each pixel is fetched from where it comes to lie."""
         width, height = self.size
         shifts = 2 * augment.padding + 1
-        down, right = (draw(self.seed, epoch, index, stream, shifts)[:, None] - augment.padding for stream in (0, 1))
-        mirrored = draw(self.seed, epoch, index, 2, 2**30)[:, None] < round(augment.flip * 2**30)
+        key = self.seed, epoch, index
+        down, right = (uniform_integers(*key, stream, shifts)[:, None] - augment.padding for stream in (0, 1))
+        mirrored = uniform_integers(*key, 2, 2**30)[:, None] < round(augment.flip * 2**30)
         rows = torch.arange(height, device=index.device) + down
         columns = torch.arange(width, device=index.device)
         columns = torch.where(mirrored, width - 1 - columns, columns) + right
         inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
         rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
         return self._pixels[index[:, None, None], rows, columns] * inside[..., None]
-
-
-def draw(seed: int, epoch: Tensor, index: Tensor, stream: int, count: int) -> Tensor:
-    """Numbers from 0 to count - 1, evenly and as if at random, the same on every device.
-
-    Args:
-        seed, stream: from 0 to 2³¹ - 1; each stream is independent of the others.
-        epoch, index: int64 (B,), of the samples.
-        count: from 1 to 2³¹ - 1.
-
-    Returns:
-        int64 (B,).
-    """
-    word = torch.zeros_like(index)
-    for part in (seed, stream, epoch, index):
-        word = mix((word + part + 1) * 0x9E3779B9 & _WORD)  # products beyond 2⁶³ wrap round, which leaves the low bits right
-    return word * count >> 32
 
 
 class ImageFiles(ClassifiedImages):
@@ -147,7 +126,9 @@ class ImageFiles(ClassifiedImages):
         input_size: (width, height) of the network's input in pixels.
     """
 
-    def __init__(self, source: ImageSet, input_size: tuple[int, int], *, augment: Crops | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, source: ImageSet, input_size: tuple[int, int], *, augment: ImageAugmentation | None = None, seed: int = 0
+    ) -> None:
         super().__init__(source, augment=augment, seed=seed)
         assert isinstance(source.images, list)
         self.files, self.input_size = source.images, input_size
@@ -176,7 +157,7 @@ class ImageFiles(ClassifiedImages):
             x, y, w, h = centre_box(width, height, self.input_size)
             mirrored = False
         else:
-            random = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch, index))))
+            random = generator(self.seed, epoch, index)
             x, y, w, h = random_box(width, height, self.augment.smallest, random)
             mirrored = random.random() < self.augment.flip
         # No larger than needed: a part that is shrunk anyway is decoded at a half, a quarter or an eighth of its size.
@@ -191,7 +172,7 @@ class ImageFiles(ClassifiedImages):
 
 
 def classified_images(
-    source: ImageSet, title: str, input_size: tuple[int, int], *, augment: Crops | None, seed: int
+    source: ImageSet, title: str, input_size: tuple[int, int], *, augment: ImageAugmentation | None, seed: int
 ) -> ClassifiedImages:
     """The data set of a source: `SmallImages` of an array, `ImageFiles` of files.
 
@@ -210,37 +191,3 @@ def classified_images(
         given, right = (",".join(map(str, size)) for size in (input_size, small.size))
         raise UserError(f"`input_size` is {given}: {title} is not scaled, give --input-size {right}")
     return small
-
-
-Box = tuple[int, int, int, int]
-"""x, y, width, height in whole pixels."""
-
-
-def centre_box(width: int, height: int, input_size: tuple[int, int]) -> Box:
-    """The centre of an image: `CENTRE` of the largest box that has the input's shape.
-
-    Args:
-        width, height: of the image in pixels.
-        input_size: (width, height) of the network's input.
-    """
-    scale = CENTRE * min(width / input_size[0], height / input_size[1])
-    w, h = (max(1, round(scale * side)) for side in input_size)
-    return (width - w) // 2, (height - h) // 2, w, h
-
-
-def random_box(width: int, height: int, smallest: float, random: np.random.Generator) -> Box:
-    """A part of an image: area and logarithm of width / height drawn evenly; the centre after ten that do not fit.
-
-    Args:
-        width, height: of the image in pixels.
-        smallest: the least part of its area.
-        random: draws.
-    """
-    for _ in range(10):
-        area = width * height * random.uniform(smallest, 1)
-        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return int(random.integers(width - w + 1)), int(random.integers(height - h + 1)), w, h
-    w, h = min(width, max(1, round(height * 4 / 3))), min(height, max(1, round(width * 4 / 3)))
-    return (width - w) // 2, (height - h) // 2, w, h

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import AREA_RULE
-from rpgmt.data.coco.people import keypoint_category, person_annotations
+from rpgmt.data.coco.annotations import AREA_RULE, keypoint_category, person_annotations
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.errors import UserError
 from rpgmt.metrics.matching import KeypointMatcher

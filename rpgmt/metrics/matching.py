@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpgmt.data.coco.people import keypoint_category, person_annotations
+from rpgmt.data.coco.annotations import keypoint_category, person_annotations
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.metrics.results import checked_points
 

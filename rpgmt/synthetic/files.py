@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
-from rpgmt.synthetic.cache import Labels, Scene, coco_document, render_many, split_start
+from rpgmt.synthetic.coco_format import PeopleLabels, coco_document
+from rpgmt.synthetic.parallel import render_many, split_start
+from rpgmt.synthetic.render import Scene
 from rpgmt.visualize import colorize, contact_sheet, draw_pose, save_png
 
 
@@ -44,14 +46,14 @@ def write_split(
         written: called with the number of finished images after each.
     """
     start = split_start(split, count)
-    kinds = ("images", "masks", "parts", "depth", "normals")
-    for kind in kinds:
-        (root / kind / split).mkdir(parents=True, exist_ok=True)
+    folders = ("images", "masks", "parts", "depth", "normals")
+    for folder in folders:
+        (root / folder / split).mkdir(parents=True, exist_ok=True)
     (root / "annotations").mkdir(exist_ok=True)
-    labels = Labels()
+    labels = PeopleLabels()
     title = f"Rendering synthetic {split}" if progress else None
     for i, scene in enumerate(render_many(seed, start, count, size, processes=processes, progress=title)):
-        paths = {kind: root / kind / split / f"{i:06d}" for kind in kinds}
+        paths = {folder: root / folder / split / f"{i:06d}" for folder in folders}
         _write_png(paths["images"], scene.image[:, :, ::-1])  # OpenCV writes BGR
         _write_png(paths["masks"], scene.people)
         _write_png(paths["parts"], scene.parts)

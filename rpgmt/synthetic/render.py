@@ -7,9 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rpgmt.synthetic.appearance import Colours, paint_plane, paint_shapes, shade
-from rpgmt.synthetic.raycast import Array, Camera, Index, cast, local_points, normals
+from rpgmt.data.random_numbers import generator
+from rpgmt.synthetic.appearance import paint_shapes
+from rpgmt.synthetic.colours import Colours
+from rpgmt.synthetic.light import shade
+from rpgmt.synthetic.raycast import Camera, cast
 from rpgmt.synthetic.scene import World, sample_world
+from rpgmt.synthetic.shapes import Array, Index, local_points, normals
+from rpgmt.synthetic.textures import paint_plane
 
 LEAST_PIXELS = 0.004
 """Of the image: people with fewer visible pixels keep mask and box, but their key points are not labelled (v = 0)."""
@@ -43,11 +48,6 @@ class Scene:
     depth: NDArray[np.float32]
     normals: NDArray[np.float32]
     camera: Camera
-
-
-def generator(seed: int, index: int) -> np.random.Generator:
-    """The random numbers of one scene."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, index))))
 
 
 def render(seed: int, index: int, size: int = 96) -> Scene:

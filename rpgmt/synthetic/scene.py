@@ -8,18 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rpgmt.synthetic.appearance import (
-    Light,
-    Paint,
-    Texture,
-    join_paints,
-    sample_light,
-    sample_outfit,
-    sample_paint,
-    sample_texture,
-)
-from rpgmt.synthetic.body import MATERIALS, Body, pick, pose_body, rotation, sample_build, sample_pose
-from rpgmt.synthetic.raycast import BOX, ELLIPSOID, Array, Index, Shapes, cones, join, solids
+from rpgmt.synthetic.appearance import Paint, join_paints, sample_outfit, sample_paint
+from rpgmt.synthetic.body import MATERIALS, Body, pose_body, rotation
+from rpgmt.synthetic.light import Light, sample_light
+from rpgmt.synthetic.poses import pick, sample_build, sample_pose
+from rpgmt.synthetic.shapes import BOX, ELLIPSOID, Array, Index, Shapes, cones, join, solids
+from rpgmt.synthetic.textures import Texture, sample_texture
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,13 @@ import pytest
 import torch
 from helpers.image_folders import coloured, write_cifar, write_folders
 
-from rpgmt.data.image_classification import Crops, ImageFiles, SmallImages, centre_box, draw, random_box
+from rpgmt.data.catalog import IMAGE_SETS
+from rpgmt.data.image_classification import ImageAugmentation, ImageFiles, SmallImages
 from rpgmt.data.images import normalize
+from rpgmt.data.random_numbers import uniform_integers
+from rpgmt.data.resized_crops import centre_box, random_box
 from rpgmt.data.sets import image_classes
-from rpgmt.data.sets.image_classes import IMAGE_SETS, ImageSet, read_cifar10, read_cifar10_jpeg, read_cifar100, read_folder
+from rpgmt.data.sets.image_classes import ImageSet, read_cifar10, read_cifar10_jpeg, read_cifar100, read_folder
 from rpgmt.errors import UserError
 from tasks.classification import DataConfig
 
@@ -55,7 +58,7 @@ def padded_cut_mirrored(image: np.ndarray, down: int, right: int, mirrored: bool
 @pytest.mark.parametrize("padding", [0, 4])
 def test_small_images_are_padded_cut_and_mirrored(padding: int) -> None:
     pixels, labels = coloured(12, 3, size=(9, 7))
-    data = SmallImages(ImageSet(("a", "b", "c"), labels, pixels), augment=Crops(padding=padding), seed=5)
+    data = SmallImages(ImageSet(("a", "b", "c"), labels, pixels), augment=ImageAugmentation(padding=padding), seed=5)
     indices, epoch = [3, 11, 0, 7, 7, 1], 4
     seen = set()
     wanted = []
@@ -72,8 +75,17 @@ def test_small_images_are_padded_cut_and_mirrored(padding: int) -> None:
 
 def test_what_is_drawn_is_even_and_its_streams_are_independent() -> None:
     index, epoch = torch.arange(60_000), torch.zeros(60_000, dtype=torch.long)
-    first, second, later = draw(0, epoch, index, 0, 9), draw(0, epoch, index, 1, 9), draw(0, epoch + 1, index, 0, 9)
-    for pair in (first * 9 + second, first * 9 + later, first[:-1] * 9 + first[1:], first * 9 + draw(1, epoch, index, 0, 9)):
+    first, second, later = (
+        uniform_integers(0, epoch, index, 0, 9),
+        uniform_integers(0, epoch, index, 1, 9),
+        uniform_integers(0, epoch + 1, index, 0, 9),
+    )
+    for pair in (
+        first * 9 + second,
+        first * 9 + later,
+        first[:-1] * 9 + first[1:],
+        first * 9 + uniform_integers(1, epoch, index, 0, 9),
+    ):
         counts = torch.bincount(pair, minlength=81).double()
         expected = counts.sum() / 81
         assert ((counts - expected) ** 2 / expected).sum() < 130  # χ² with 80 degrees of freedom: 1 in 3,000 is above
@@ -81,7 +93,7 @@ def test_what_is_drawn_is_even_and_its_streams_are_independent() -> None:
 
 def test_epochs_differ_and_repeat_and_validation_stays() -> None:
     pixels, labels = coloured(8, 2)
-    data = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=Crops(), seed=1)
+    data = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=ImageAugmentation(), seed=1)
     first, again, second = (data.images(batch_of(data, epoch, list(range(8)))) for epoch in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
@@ -89,9 +101,9 @@ def test_epochs_differ_and_repeat_and_validation_stays() -> None:
     batch = batch_of(plain, 3, [5, 2])
     assert set(batch) == {"index", "label", "part"}
     assert torch.equal(plain.images(batch), normalize(torch.from_numpy(pixels[[5, 2]])))
-    never = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=Crops(flip=0, padding=0))
+    never = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=ImageAugmentation(flip=0, padding=0))
     assert torch.equal(never.images(batch_of(never, 0, [4])), normalize(torch.from_numpy(pixels[[4]])))
-    always = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=Crops(flip=1, padding=0))
+    always = SmallImages(ImageSet(("a", "b"), labels, pixels), augment=ImageAugmentation(flip=1, padding=0))
     assert torch.equal(always.images(batch_of(always, 0, [4])), normalize(torch.from_numpy(pixels[[4], :, ::-1].copy())))
 
 
@@ -109,13 +121,13 @@ def test_files_are_cut_at_random_by_seed_epoch_and_index(folder: Path) -> None:
     source = read_folder(folder, "train")
     assert source.classes == ("cat", "dog")
     assert source.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    data = ImageFiles(source, (24, 16), augment=Crops(), seed=3)
+    data = ImageFiles(source, (24, 16), augment=ImageAugmentation(), seed=3)
     batch = batch_of(data, 2, [0, 4])
     assert batch["image"].shape == (2, 16, 24, 3)
     assert data.images(batch).shape == (2, 3, 16, 24)
     assert np.array_equal(data[2, 4]["image"], data[2, 4]["image"])
     assert not np.array_equal(data[2, 4]["image"], data[3, 4]["image"])
-    other = ImageFiles(source, (24, 16), augment=Crops(), seed=4)
+    other = ImageFiles(source, (24, 16), augment=ImageAugmentation(), seed=4)
     assert not np.array_equal(data[2, 4]["image"], other[2, 4]["image"])
 
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.coco.people import CocoPeople
-from rpgmt.data.coco.person import Entry, WholeImages
 from rpgmt.data.dense.label_maps import LabelMap, warp_maps
-from rpgmt.data.multitask_set import LabelledCrops, LabelledSet
-from rpgmt.data.pose_crops import Augmentation, PoseCrops
+from rpgmt.data.multitask_crops import MultiTaskCrops
+from rpgmt.data.multitask_set import MultiTaskSet
+from rpgmt.data.pose_crops import PoseCrops
+from rpgmt.data.regions import Entry, whole_images
 from rpgmt.data.transforms import warp
 from rpgmt.synthetic.cache import SyntheticScenes, load
 from rpgmt.synthetic.labels import synthetic_labels
@@ -44,10 +46,10 @@ def _read_classes(entry: Entry) -> dict[str, int]:
 
 
 @pytest.fixture
-def images() -> LabelledSet:
+def images() -> MultiTaskSet:
     entries = [{"id": number, "width": 20, "height": 12} for number in range(3)]
-    return LabelledSet(
-        people=WholeImages(entries, _read_image, "fields"),
+    return MultiTaskSet(
+        regions=whole_images(entries, _read_image, "fields"),
         maps=MAPS,
         read_maps=_read_maps,
         classes={"place": ("field", "forest"), "light": ("day", "night")},
@@ -55,10 +57,10 @@ def images() -> LabelledSet:
     )
 
 
-def test_a_whole_image_is_a_sample_as_it_is(images: LabelledSet) -> None:
-    crops = LabelledCrops(images, ("level", "depth", "place"), (20, 12))
+def test_a_whole_image_is_a_sample_as_it_is(images: MultiTaskSet) -> None:
+    crops = MultiTaskCrops(images, ("level", "depth", "place"), (20, 12))
     assert len(crops) == 3
-    assert not images.has_keypoints
+    assert images.people is None
     assert images.name == "fields"
     sample = crops[0, 0]
     assert list(sample) == ["image", "to_image", "index", "level", "depth", "place"]
@@ -68,7 +70,7 @@ def test_a_whole_image_is_a_sample_as_it_is(images: LabelledSet) -> None:
     np.testing.assert_array_equal(sample["depth"], image[..., 0])
 
 
-def test_a_set_says_what_its_labels_are(images: LabelledSet, scenes: SyntheticScenes) -> None:
+def test_a_set_says_what_its_labels_are(images: MultiTaskSet, scenes: SyntheticScenes) -> None:
     assert images.names == ("level", "depth", "place", "light")
     assert images.kind("level") == MAPS["level"]
     assert images.kind("light") == ("day", "night")
@@ -80,8 +82,8 @@ def test_a_set_says_what_its_labels_are(images: LabelledSet, scenes: SyntheticSc
     assert people.kind("ship") is None
 
 
-def test_missing_labels_are_marked(images: LabelledSet) -> None:
-    crops = LabelledCrops(images, ("level", "depth", "place", "light"), (20, 12))
+def test_missing_labels_are_marked(images: MultiTaskSet) -> None:
+    crops = MultiTaskCrops(images, ("level", "depth", "place", "light"), (20, 12))
     known = [
         ((sample["level"] >= 0).all(), (sample["depth"] > 0).mean() > 0.9, sample["place"], sample["light"])
         for sample in (crops[0, index] for index in range(3))
@@ -94,14 +96,14 @@ def test_missing_labels_are_marked(images: LabelledSet) -> None:
     assert batch["place"].tolist() == [0, 1, -1]
 
 
-def test_only_what_is_asked_for_is_read(images: LabelledSet) -> None:
-    assert list(LabelledCrops(images, ("light",), (20, 12))[0, 0]) == ["image", "to_image", "index", "light"]
-    assert list(LabelledCrops(images, ("depth", "keypoints"), (20, 12))[0, 0]) == ["image", "to_image", "index", "depth"]
+def test_only_what_is_asked_for_is_read(images: MultiTaskSet) -> None:
+    assert list(MultiTaskCrops(images, ("light",), (20, 12))[0, 0]) == ["image", "to_image", "index", "light"]
+    assert list(MultiTaskCrops(images, ("depth", "keypoints"), (20, 12))[0, 0]) == ["image", "to_image", "index", "depth"]
 
 
-def test_another_shape_shows_the_whole_image(images: LabelledSet) -> None:
+def test_another_shape_shows_the_whole_image(images: MultiTaskSet) -> None:
     """20×12 in 10×10: half as large, with two rows above and below that have no label."""
-    sample = LabelledCrops(images, ("level", "depth"), (10, 10))[0, 0]
+    sample = MultiTaskCrops(images, ("level", "depth"), (10, 10))[0, 0]
     inside = (sample["level"] >= 0).all(axis=1)
     assert inside.tolist() == [False] * 2 + [True] * 6 + [False] * 2
     assert not sample["image"][~inside].any()
@@ -113,7 +115,7 @@ def test_people_with_all_labels(scenes: SyntheticScenes) -> None:
     labelled = synthetic_labels(scenes, "scenes")
     assert isinstance(labelled.people, CocoPeople)
     augment = Augmentation(flip=0.5, scale=0.3, rotation=40, shift=0.1)
-    crops = LabelledCrops(labelled, NAMES, (24, 32), augment=augment, seed=3)
+    crops = MultiTaskCrops(labelled, NAMES, (24, 32), augment=augment, seed=3)
     plain = PoseCrops(labelled.people, (24, 32), augment=augment, seed=3)
     assert len(crops) == len(plain) >= COUNT
     for index in range(len(crops)):
@@ -130,18 +132,18 @@ def test_people_with_all_labels(scenes: SyntheticScenes) -> None:
 
 def test_epochs_differ_and_are_the_same_again(scenes: SyntheticScenes) -> None:
     labelled = synthetic_labels(scenes, "scenes")
-    crops = LabelledCrops(labelled, NAMES, (24, 32), augment=Augmentation(), seed=1)
-    again = LabelledCrops(labelled, ("parts",), (24, 32), augment=Augmentation(), seed=1)
+    crops = MultiTaskCrops(labelled, NAMES, (24, 32), augment=Augmentation(), seed=1)
+    again = MultiTaskCrops(labelled, ("parts",), (24, 32), augment=Augmentation(), seed=1)
     assert not np.array_equal(crops[0, 0]["parts"], crops[1, 0]["parts"])
     np.testing.assert_array_equal(crops[1, 0]["parts"], again[1, 0]["parts"])
-    still = LabelledCrops(labelled, NAMES, (24, 32))
+    still = MultiTaskCrops(labelled, NAMES, (24, 32))
     np.testing.assert_array_equal(still[0, 0]["parts"], still[5, 0]["parts"])
 
 
 def test_labels_lie_where_the_picture_does(scenes: SyntheticScenes) -> None:
     """The map of a person, drawn in white on black and cut out as an image is, covers the pixels of the cut-out map."""
     labelled = synthetic_labels(scenes, "scenes")
-    crops = LabelledCrops(labelled, ("segmentation",), (48, 64), augment=Augmentation(), seed=2)
+    crops = MultiTaskCrops(labelled, ("segmentation",), (48, 64), augment=Augmentation(), seed=2)
     for index in range(len(crops)):
         sample = crops[0, index]
         mask = scenes.person_mask(labelled.people.people[index].image["id"]) > 0
@@ -154,7 +156,7 @@ def test_labels_lie_where_the_picture_does(scenes: SyntheticScenes) -> None:
 
 
 class _FirstEpoch(Dataset):
-    def __init__(self, crops: LabelledCrops) -> None:
+    def __init__(self, crops: MultiTaskCrops) -> None:
         self.crops = crops
 
     def __len__(self) -> int:
@@ -164,9 +166,9 @@ class _FirstEpoch(Dataset):
         return self.crops[0, index]
 
 
-def test_worker_processes_give_the_same(scenes: SyntheticScenes, images: LabelledSet) -> None:
+def test_worker_processes_give_the_same(scenes: SyntheticScenes, images: MultiTaskSet) -> None:
     for labelled, names in ((synthetic_labels(scenes, "scenes"), NAMES), (images, ("level", "depth", "place"))):
-        crops = LabelledCrops(labelled, names, (24, 32), augment=Augmentation(), seed=1)
+        crops = MultiTaskCrops(labelled, names, (24, 32), augment=Augmentation(), seed=1)
         copy = pickle.loads(pickle.dumps(crops))
         expected = default_collate([crops[0, index] for index in range(len(crops))])
         copied = default_collate([copy[0, index] for index in range(len(crops))])
@@ -177,8 +179,8 @@ def test_worker_processes_give_the_same(scenes: SyntheticScenes, images: Labelle
             assert torch.equal(loaded[key], value), key
 
 
-def test_a_set_without_classes_can_be_pickled(images: LabelledSet, tmp_path: Path) -> None:
-    labelled = LabelledSet(people=images.people, maps=MAPS, read_maps=_read_maps)
+def test_a_set_without_classes_can_be_pickled(images: MultiTaskSet, tmp_path: Path) -> None:
+    labelled = MultiTaskSet(regions=images.regions, maps=MAPS, read_maps=_read_maps)
     copy = pickle.loads(pickle.dumps(labelled))
     assert copy.read_classes({"id": 0}) == {}
     assert copy.maps == MAPS

@@ -11,8 +11,9 @@ import pytest
 from helpers.one_person import one_person
 from torch.utils.data import DataLoader
 
+from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.pixels import change_pixels, hide_part
-from rpgmt.data.pose_crops import Augmentation, PoseCrops
+from rpgmt.data.pose_crops import PoseCrops
 
 IMAGE = cv2.resize(np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8), (96, 128))
 

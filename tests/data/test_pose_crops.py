@@ -12,10 +12,13 @@ from helpers.one_person import one_person
 from torch.utils.data import default_collate
 
 from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.coco.people import CocoPeople, Person, find_files
+from rpgmt.data.augmentation import Augmentation
+from rpgmt.data.coco.data_root import find_files
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.coco.person import Person
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.data.images import read_image_file
-from rpgmt.data.pose_crops import Augmentation, MixedCrops, PoseCrops, half_body_box
+from rpgmt.data.pose_crops import MixedCrops, PoseCrops, half_body_box
 from rpgmt.data.transforms import transform_points
 
 SIZE = (48, 64)
@@ -217,13 +220,14 @@ def test_a_body_is_halved_where_enough_is_labelled(labelled: list[int], found: s
 def test_half_bodies_fill_the_crop() -> None:
     """Each crop has every point of its half, and the half is two thirds of it along one axis."""
     people = one_person()
-    crops = PoseCrops(people, SIZE, augment=Augmentation(flip=0, scale=0, rotation=0, half_body=1), seed=2)
+    augment = Augmentation(flip=0, scale=0, rotation=0, half_body=1)
+    crops = PoseCrops(people, SIZE, augment=augment, seed=2)
     upper = np.array(people.keypoints.upper)
     lower = np.setdiff1d(np.arange(17), upper)
     seen = set()
     for epoch in range(12):
         sample = crops[epoch, 0]
-        drawn = crops.augment.draw(2, epoch, 0).half_body  # type: ignore[union-attr]
+        drawn = augment.draw(2, epoch, 0).half_body
         half = [i for i in (upper if drawn == "upper" else lower) if people.people[0].visibility[i]]
         assert (sample["visibility"][half] > 0).all()
         extent = (np.ptp(sample["keypoints"][half], axis=0) + 1 / np.sqrt(np.linalg.det(sample["to_image"][:, :2]))) / SIZE

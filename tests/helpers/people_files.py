@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, CROWDPOSE_KEYPOINTS, LSP_KEYPOINTS, MPII_KEYPOINTS, KeypointSet
-from rpgmt.synthetic.cache import Labels, Scene, coco_document, render_many, split_start
+from rpgmt.synthetic.coco_format import PeopleLabels, coco_document
+from rpgmt.synthetic.parallel import render_many, split_start
+from rpgmt.synthetic.render import Scene
 
 SIZE = 96
 
@@ -105,7 +107,7 @@ def _scenes(split: str, count: int) -> list[Scene]:
 def _document(folder: Path, split: str, count: int) -> dict[str, Any]:
     """The COCO document of a split, whose images are written; ids and names of two splits differ."""
     folder.mkdir(parents=True, exist_ok=True)
-    labels = Labels()
+    labels = PeopleLabels()
     for i, scene in enumerate(_scenes(split, count)):
         _write_image(folder / f"{split}{i:04d}.jpg", scene)
         labels.add(i, scene)

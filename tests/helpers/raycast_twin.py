@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rpgmt.synthetic.raycast import BOX, CONE
+from rpgmt.synthetic.shapes import BOX, CONE
 
 
 def depth_inside(kind, centre, frame, size, points, balls=1201):

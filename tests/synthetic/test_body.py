@@ -5,7 +5,8 @@ import pytest
 from helpers.raycast_twin import depth_inside
 
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
-from rpgmt.synthetic.body import LIMITS, MATERIALS, PARTS, Build, pick, pose_body, rotation, sample_build, sample_pose
+from rpgmt.synthetic.body import MATERIALS, PARTS, pose_body, rotation
+from rpgmt.synthetic.poses import LIMITS, Build, pick, sample_build, sample_pose
 
 NAMES = COCO_KEYPOINTS.names
 AVERAGE = Build(height=1.75, girth=1, limbs=1, head=1, legs=1, arms=1, shoulders=1, hips=1, long_hair=True)

@@ -5,20 +5,8 @@ import pytest
 from helpers.raycast_twin import depth_inside, walk
 
 from rpgmt.synthetic.body import rotation
-from rpgmt.synthetic.raycast import (
-    BOX,
-    CONE,
-    ELLIPSOID,
-    Camera,
-    Shapes,
-    bounds,
-    cast,
-    cones,
-    join,
-    local_points,
-    normals,
-    solids,
-)
+from rpgmt.synthetic.raycast import Camera, bounds, cast
+from rpgmt.synthetic.shapes import BOX, CONE, ELLIPSOID, Shapes, cones, join, local_points, normals, solids
 
 CAMERA = Camera(size=24, focal=30.0)
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from helpers.raycast_twin import walk
 
-import rpgmt.synthetic.cache as synthetic
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
+from rpgmt.data.random_numbers import generator
+from rpgmt.synthetic import cache
 from rpgmt.synthetic.body import PARTS
-from rpgmt.synthetic.cache import load, render, render_many, split_start
-from rpgmt.synthetic.render import LEAST_PIXELS, Scene, generator
+from rpgmt.synthetic.cache import load
+from rpgmt.synthetic.parallel import render_many, split_start
+from rpgmt.synthetic.render import LEAST_PIXELS, Scene, render
 from rpgmt.synthetic.scene import sample_world
 
 SIZE = 96
@@ -292,7 +294,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
             yield scene
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "render_many", interrupted)
+        patch.setattr(cache, "render_many", interrupted)
         with pytest.raises(KeyboardInterrupt):
             load(tmp_path, count=8, size=32, progress=False)
     assert list((tmp_path / "synthetic").iterdir()) == []
@@ -306,7 +308,7 @@ def test_of_two_runs_at_once_the_first_is_kept(tmp_path: Path, monkeypatch: pyte
         yield from render_many(*args, **kwargs)
         shutil.copytree(first.folder, tmp_path / "synthetic" / first.folder.name)
 
-    monkeypatch.setattr(synthetic, "render_many", overtaken)
+    monkeypatch.setattr(cache, "render_many", overtaken)
     second = load(tmp_path, count=4, size=32, progress=False)
     assert contents(second.folder) == contents(first.folder)
     assert [path.name for path in (tmp_path / "synthetic").iterdir()] == [first.folder.name]

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from rpgmt.synthetic.body import PARTS
-from rpgmt.synthetic.cache import load, render, split_start
+from rpgmt.synthetic.cache import load
 from rpgmt.synthetic.labels import SWAPS, synthetic_labels
+from rpgmt.synthetic.parallel import split_start
+from rpgmt.synthetic.render import render
 
 
 def test_every_left_part_has_its_right_one() -> None:

@@ -15,7 +15,8 @@ import rpgmt
 import tasks
 from rpgmt import cli, models
 from rpgmt.cli import CONFIGS
-from rpgmt.data.dense.npy_bundle import CITYSCAPES_GROUPS, NYUV2_CLASSES
+from rpgmt.data.dense.cityscapes import CITYSCAPES_GROUPS
+from rpgmt.data.dense.nyuv2 import NYUV2_CLASSES
 from rpgmt.synthetic.files import write_split
 from tools import summary, train
 

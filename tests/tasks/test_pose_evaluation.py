@@ -13,7 +13,7 @@ import torch
 from helpers.people_files import write_coco, write_crowdpose, write_detections, write_lsp, write_mpii
 
 from rpgmt.config import ConfigError, ModelConfig, TrainConfig
-from rpgmt.data.pose_crops import Augmentation
+from rpgmt.data.augmentation import Augmentation
 from rpgmt.errors import UserError
 from rpgmt.heads.task import StagedTask
 from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, build

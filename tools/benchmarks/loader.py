@@ -66,8 +66,9 @@ def main(argv: list[str], prog: str) -> int:
 def _measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int], rounds: int) -> dict[str, Any]:
     from rich.progress import track
 
+    from rpgmt.data.augmentation import Augmentation
     from rpgmt.data.coco.people import CocoPeople
-    from rpgmt.data.pose_crops import Augmentation, PoseCrops
+    from rpgmt.data.pose_crops import PoseCrops
     from tools.benchmarks.plain import PlainCrops
 
     own, plain = Stopwatch(), Stopwatch()
@@ -243,7 +244,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _files(root: Path) -> tuple[dict[str, Any], Path]:
-    from rpgmt.data.coco.people import CocoPeople, find_files
+    from rpgmt.data.coco.data_root import find_files
+    from rpgmt.data.coco.people import CocoPeople
 
     path, folder = find_files(root, "train")
     return CocoPeople.from_files(path, folder).annotations, folder

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rpgmt.data.coco.people import Person
+from rpgmt.data.coco.person import Person
 from tools.benchmarks import Stopwatch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

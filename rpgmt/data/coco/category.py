@@ -7,15 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rpgmt.data.coco.annotations import are_numbers
-from rpgmt.data.coco.skeletons import (
-    COCO_KEYPOINTS,
-    DEFAULT_SIGMA,
-    KNOWN_SETS,
-    KeypointSet,
-    infer_flip_pairs,
-    side_and_part,
-    upper_body,
-)
+from rpgmt.data.coco.keypoint_names import infer_flip_pairs, side_and_part, upper_body
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, DEFAULT_SIGMA, KNOWN_SETS, KeypointSet
 from rpgmt.errors import UserError
 
 Names = tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What data sets in other formats share on the way to a COCO document in memory."""
+"""Entries of a COCO document in memory, made from data sets in other formats."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.coco.annotations import AREA_RULE
-from rpgmt.data.coco.person import Box
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.images import check_files
+from rpgmt.data.regions import Box
 from rpgmt.errors import UserError
 
 
@@ -84,21 +84,3 @@ def person_category(keypoints: KeypointSet) -> dict[str, Any]:
         "sigmas": list(keypoints.sigmas),
         "flip_pairs": [[keypoints.names[a], keypoints.names[b]] for a, b in keypoints.flip_pairs],
     }
-
-
-def read_mat(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Arrays of a MATLAB file.
-
-    Raises:
-        UserError: it is not a MATLAB file that SciPy reads, or lacks one of the arrays.
-    """
-    from scipy.io import loadmat
-
-    try:
-        arrays = loadmat(str(path))
-    except Exception as error:  # of many kinds, SciPy's own and others
-        raise UserError(f"{path}: not a MATLAB file of a version up to 7.2: give the data set's own") from error
-    for key in keys:
-        if key not in arrays or not np.issubdtype(arrays[key].dtype, np.number):
-            raise UserError(f"{path}: it has no array of numbers `{key}`: give the data set's own file")
-    return {key: np.asarray(arrays[key], dtype=np.float64) for key in keys}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import keypoint_category, person_annotations, read_json
+from rpgmt.data.coco.annotations import keypoint_category, read_json
 from rpgmt.data.coco.category import NamePairs, keypoint_set
 from rpgmt.data.coco.detections import detected_people
-from rpgmt.data.coco.person import Person, annotated_people
+from rpgmt.data.coco.person import annotated_people
 from rpgmt.data.images import check_files, read_image_file
+from rpgmt.data.regions import Entry, Regions
 from rpgmt.errors import UserError
-
-__all__ = ["CocoPeople", "Person", "find_files", "keypoint_category", "person_annotations"]
 
 
 class CocoPeople:
@@ -31,10 +28,8 @@ class CocoPeople:
 
     Args:
         annotations: the parsed document (`images`, `annotations`, `categories`); it is kept, not copied or changed.
-        read_image: gives the uint8 RGB array (H, W, 3) of an entry of `images`; `read_image(entry, reduction, rows)`
-            may give one reduced by a power of two up to `reduction` and without what is below the first `rows`, as
-            `rpgmt.data.images.read_image_file` does.
-        boxes: where the boxes come from, for labels: accuracy with true boxes and with detected ones differs.
+        read_image: gives the uint8 RGB array (H, W, 3) of an entry of `images`; called as that of `Regions`.
+        boxes: where the boxes come from, for labels, as of `Regions`.
         name: of the data set, for messages.
         sigmas, flip_pairs, skeleton: of the key points, where the document's own are missing or wrong: see
             `rpgmt.data.coco.category.keypoint_set`.
@@ -64,6 +59,12 @@ class CocoPeople:
         self.category_id: int = category["id"]
         self.keypoints = keypoint_set(category, name, sigmas=sigmas, flip_pairs=flip_pairs, skeleton=skeleton)
         self.people = annotated_people(annotations, name, clip)
+
+    @property
+    def regions(self) -> Regions:
+        """The people's boxes, which are cut out."""
+        regions = [person.region for person in self.people]
+        return Regions(name=self.name, boxes=self.boxes, regions=regions, read_image=self.read_image)
 
     @classmethod
     def from_files(
@@ -126,67 +127,11 @@ class CocoPeople:
         return result
 
 
-def find_files(root: str | Path, split: str) -> tuple[Path, Path]:
-    """Find the annotation file and the image folder of a split in a COCO-style data root.
-
-    The file is the first of `annotations/person_keypoints_{split}.json`, `person_keypoints_{split}.json` and COCO's own
-    `annotations/person_keypoints_{split}2017.json`; the folder is the first of `images/{split}`, `images`,
-    `{split}2017` and `images/{split}2017` that holds the first image named in the file.
-
-    Raises:
-        UserError: the root, the file or the image is missing, or the file is empty, not JSON, or names no image.
-    """
-    path = find_file(root, split, annotation_files(split))
-    image = _first_file_name(path)
-    folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
-    for folder in folders:
-        if (Path(root) / folder / image).is_file():
-            return path, Path(root) / folder
-    raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(folders)}")
-
-
-def annotation_files(split: str) -> tuple[str, ...]:
-    """Where a COCO-style data root may have the annotations of a split, in order of precedence."""
-    stem = f"person_keypoints_{split}"
-    return f"annotations/{stem}.json", f"{stem}.json", f"annotations/{stem}2017.json"
-
-
-def find_file(root: str | Path, split: str, candidates: Sequence[str]) -> Path:
-    """The first of a split's possible annotation files that is there, below a data root.
-
-    Raises:
-        UserError: the root is missing, or there is none of them.
-    """
-    if not Path(root).is_dir():
-        raise UserError(f"{root}: no such data root: give the folder that holds the annotations and the images")
-    path = next((Path(root) / file for file in candidates if (Path(root) / file).is_file()), None)
-    if path is None:
-        raise UserError(f"{root}: no annotation file of split {split!r}: looked for {', '.join(candidates)}")
-    return path
-
-
-def _first_file_name(path: Path) -> str:
-    """The first image name in a document, without parsing all of it: COCO's own has 240 MB."""
-    pattern = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-    with path.open(encoding="utf-8", errors="replace") as file:
-        window = ""
-        while chunk := file.read(1 << 20):
-            window += chunk
-            if match := pattern.search(window):
-                try:
-                    return json.loads(match.group(1))
-                except json.JSONDecodeError:
-                    break
-            window = window[-4096:]  # a name may lie across two chunks
-    keypoint_category(read_json(path), str(path))  # says what is wrong with a document that is empty or broken
-    raise UserError(f"{path}: no image has a `file_name`")
-
-
-def _file_name(image: dict[str, Any], name: str) -> str:
+def _file_name(image: Entry, name: str) -> str:
     if not isinstance(image.get("file_name"), str):
         raise UserError(f"{name}: image {image['id']} has no `file_name`")
     return image["file_name"]
 
 
-def _read_image(folder: Path, image: dict[str, Any], *need: int) -> np.ndarray:
+def _read_image(folder: Path, image: Entry, *need: int) -> np.ndarray:
     return read_image_file(folder / image["file_name"], image["width"], image["height"], *need)

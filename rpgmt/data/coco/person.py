@@ -3,81 +3,42 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rpgmt.data.coco.annotations import are_numbers, person_annotations
+from rpgmt.data.regions import Box, Entry, Region
 from rpgmt.errors import UserError
-
-Box = tuple[float, float, float, float]
-
-Entry = dict[str, Any]
-"""An image of a set as COCO's documents have it: `id`, `width`, `height`, and what the set needs to find its files."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """An annotated person, a box in which a detector found one, or a whole image (`WholeImages`).
+    """An annotated person, or a box in which a detector found one.
 
     Attributes:
-        annotation_id: its id in the document; -1 for a detection or an image.
+        annotation_id: its id in the document; -1 for a detection.
         image: the document's entry of its image: `id`, `width`, `height`, `file_name`.
         box: (x, y, w, h) in image pixels.
         keypoints: float64 (K, 2), x and y in image pixels; (0, 0) where not labelled, so everywhere for a detection.
         visibility: int64 (K,): 0 not labelled, 1 labelled and hidden, 2 visible.
         area: of the person's segment, in square pixels; of the box for a detection.
-        score: of the detector; 1 for the others.
+        score: of the detector; 1 for an annotation.
     """
 
     annotation_id: int
-    image: dict[str, Any]
+    image: Entry
     box: Box
     keypoints: np.ndarray
     visibility: np.ndarray
     area: float
     score: float = 1.0
 
-
-class _NoKeypoints:
-    """The key points of images without any."""
-
-    flip_order: tuple[int, ...] = ()
-    upper: tuple[int, ...] = ()
-
-    def __len__(self) -> int:
-        return 0
-
-
-class WholeImages:
-    """Images of which nobody is cut out: the whole of each is a sample. It stands where `CocoPeople` may.
-
-    Args:
-        images: the entries, each with an `id` of its own, `width` and `height`.
-        read_image: gives the uint8 RGB array (H, W, 3) of an entry; called as that of `CocoPeople`.
-        name: of the data set, for messages.
-    """
-
-    boxes = "whole images"
-    keypoints = _NoKeypoints()
-
-    def __init__(self, images: Sequence[Entry], read_image: Callable[..., np.ndarray], name: str) -> None:
-        self.read_image, self.name = read_image, name
-        self.people = [_whole(image) for image in images]
-
-
-def _whole(image: Entry) -> Person:
-    width, height = image["width"], image["height"]
-    return Person(
-        annotation_id=-1,
-        image=image,
-        box=(0.0, 0.0, float(width), float(height)),
-        keypoints=np.zeros((0, 2)),
-        visibility=np.zeros(0, np.int64),
-        area=float(width * height),
-    )
+    @property
+    def region(self) -> Region:
+        """What is cut out."""
+        return Region(self.image, self.box)
 
 
 def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Person]:
@@ -121,7 +82,7 @@ def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Pe
     return people
 
 
-def clip_box(box: Any, image: dict[str, Any], name: str) -> Box | None:
+def clip_box(box: Any, image: Entry, name: str) -> Box | None:
     """The part of a box (x, y, w, h) that lies in its image; None where that is empty.
 
     Raises:

@@ -13,13 +13,13 @@ from pycocotools import mask as rle
 
 from rpgmt.data.coco.annotations import are_numbers, person_annotations
 from rpgmt.data.coco.people import CocoPeople
-from rpgmt.data.coco.person import Entry
 from rpgmt.data.dense.label_maps import IGNORE, LabelMap
-from rpgmt.data.multitask_set import LabelledSet
+from rpgmt.data.multitask_set import MultiTaskSet
+from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
 
 
-def with_person_masks(people: CocoPeople) -> LabelledSet:
+def with_person_masks(people: CocoPeople) -> MultiTaskSet:
     """People and, of each image, a map `segmentation` with the classes background and person.
 
     A pixel is a person where any of the image's annotated people is, whether with key points or without. It has no label
@@ -33,7 +33,8 @@ def with_person_masks(people: CocoPeople) -> LabelledSet:
     Raises:
         UserError: a segment is malformed; the line names the annotation. (Run lengths as text when they are read.)
     """
-    return LabelledSet(
+    return MultiTaskSet(
+        regions=people.regions,
         people=people,
         maps={"segmentation": LabelMap(kind="classes", classes=("background", "person"))},
         read_maps=_Masks(people).read_maps,

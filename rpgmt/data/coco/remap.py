@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.coco.entries import person_category
+from rpgmt.data.coco.keypoint_names import side_and_part
 from rpgmt.data.coco.people import CocoPeople
-from rpgmt.data.coco.skeletons import CROWDPOSE_KEYPOINTS, KeypointSet, side_and_part
+from rpgmt.data.coco.skeletons import CROWDPOSE_KEYPOINTS, KeypointSet
 from rpgmt.errors import UserError
 
 # Parts that data sets mark at the same place under different names. The thorax is not here: MPII's lies well below its

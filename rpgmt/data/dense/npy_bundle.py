@@ -1,4 +1,4 @@
-"""NYUv2 and Cityscapes as the multi-task literature has them: bundles of small `.npy` files."""
+"""Bundles of small `.npy` files, as the multi-task literature has NYUv2 and Cityscapes (Liu et al., MTAN, CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -10,91 +10,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rpgmt.data.coco.person import Entry, WholeImages
 from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.data.dense.map_files import as_classes, as_depth, as_normals, open_array
-from rpgmt.data.multitask_set import LabelledSet
+from rpgmt.data.multitask_set import MultiTaskSet
+from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
-
-NYUV2_CLASSES = (
-    "bed",
-    "books",
-    "ceiling",
-    "chair",
-    "floor",
-    "furniture",
-    "objects",
-    "picture",
-    "sofa",
-    "table",
-    "tv",
-    "wall",
-    "window",
-)
-CITYSCAPES_GROUPS = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
-"""The groups of Cityscapes' classes but void, in the order of its own numbers."""
 
 _ADVICE = "give the bundle's own files"
 
 
-def read_nyuv2(root: str | Path, split: str) -> LabelledSet:
-    """NYUv2 (Silberman et al., ECCV 2012) in the bundle of Liu et al., MTAN (CVPR 2019), 795 + 654 images of 384×288.
-
-    ::
-
-        {train,val}/image/0.npy    (288, 384, 3) float, 0 to 1; RGB
-        {train,val}/label/0.npy    (288, 384) 13 classes, -1 ignored
-        {train,val}/depth/0.npy    (288, 384, 1) metres, 0 where not known
-        {train,val}/normal/0.npy   (288, 384, 3) unit vectors, 0 where not known
-
-    Maps are `segmentation`, `depth` and `normals`. Other sizes, uint8 images and channels that come first are read as well;
-    images become uint8, 0 to 255, rounded. Files are numbered, with gaps or without. A map without a folder is not in the
-    set, an image without one of the files lacks that label. Normals are taken as they stand: mirror images negate x in
-    all code that reads the bundle, but nobody says whether y runs down or up, which matters to turned images only.
+def read_bundle(root: Path, split: str, name: str, candidates: Mapping[str, tuple[tuple[str, ...], LabelMap]]) -> MultiTaskSet:
+    """A split of a bundle.
 
     Args:
         root: folder with `train` and `val`.
-        split: "train" or "val".
+        split: one of these.
+        name: of the data set, for messages.
+        candidates: for each label the folders that it may lie in, the first that is there counts, and what it is.
 
     Raises:
-        UserError: a folder or an image is missing, or a file is malformed; images' headers are looked at here, maps when
-            they are read.
+        UserError: a folder or an image is missing, or a file is malformed.
     """
-    maps = {
-        "segmentation": (("label",), LabelMap(kind="classes", classes=NYUV2_CLASSES)),
-        "depth": (("depth",), LabelMap(kind="depth")),
-        "normals": (("normal",), LabelMap(kind="normals")),
-    }
-    return _read(Path(root), split, "NYUv2", maps)
-
-
-def read_cityscapes(root: str | Path, split: str) -> LabelledSet:
-    """Cityscapes (Cordts et al., CVPR 2016) in the bundle of Liu et al., MTAN (CVPR 2019), 2975 + 500 images of 256×128.
-
-    ::
-
-        {train,val}/image/0.npy    (128, 256, 3) float, 0 to 1; RGB
-        {train,val}/label/0.npy    (128, 256) 7 classes, -1 ignored; or label_7/0.npy
-        {train,val}/depth/0.npy    (128, 256, 1) 0 to 0.5, 0 where not known
-
-    As `read_nyuv2`, without normals. Classes are the groups of Cityscapes' own but void, which is ignored. What the
-    literature calls depth here is inverse depth: the numbers of the original disparity files over 65535 (a disparity of
-    (65535 · number - 1) / 256 pixels of the original images), and so are errors that it reports.
-
-    Args:
-        root, split: as of `read_nyuv2`.
-
-    Raises:
-        UserError: as `read_nyuv2`.
-    """
-    maps = {
-        "segmentation": (("label", "label_7"), LabelMap(kind="classes", classes=CITYSCAPES_GROUPS)),
-        "depth": (("depth",), LabelMap(kind="depth", inverse=True)),
-    }
-    return _read(Path(root), split, "Cityscapes", maps)
-
-
-def _read(root: Path, split: str, name: str, candidates: Mapping[str, tuple[tuple[str, ...], LabelMap]]) -> LabelledSet:
     if split not in ("train", "val"):
         raise UserError(f"`split` is {split!r}: {name} has train, val")
     folder = root / split
@@ -116,8 +52,8 @@ def _read(root: Path, split: str, name: str, candidates: Mapping[str, tuple[tupl
         found[key] = _Folder(present, kind)
     bundle = _Bundle(folder / "image", found)
     images = [bundle.entry(number) for number in numbers]
-    return LabelledSet(
-        people=WholeImages(images, bundle.read_image, f"{name} ({root}, {split})"),
+    return MultiTaskSet(
+        regions=whole_images(images, bundle.read_image, f"{name} ({root}, {split})"),
         maps={key: place.kind for key, place in found.items()},
         read_maps=bundle.read_maps,
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
+from rpgmt.data.coco.data_root import find_file
 from rpgmt.data.coco.entries import person_category
-from rpgmt.data.coco.people import CocoPeople, find_file
+from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import CROWDPOSE_KEYPOINTS
 from rpgmt.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Sets of images with a class each: CIFAR, ImageNet, and folders of one's own, by name.
+"""Sets of images with a class each: CIFAR, ImageNet, and folders of one's own.
 
 A set of small images is one array in memory; larger ones are files that are decoded when they are asked for.
 """
@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.dense.folders import IMAGE_SUFFIXES
-from rpgmt.data.images import read_image_file
+from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.errors import UserError
 
 CIFAR_SIZE = 32
@@ -119,21 +118,3 @@ def read_folder(root: Path, split: str) -> ImageSet:
         files += [folder / name / file for file in own]
         labels += [number] * len(own)
     return ImageSet(tuple(names), np.array(labels, np.int64), files)
-
-
-@dataclass(frozen=True)
-class Source:
-    """How a set is called, how it is read from (root, split), and which split it is usually validated on."""
-
-    title: str
-    read: Callable[[Path, str], ImageSet]
-    val_split: str
-
-
-IMAGE_SETS = {
-    "cifar10": Source("CIFAR-10", read_cifar10, "test"),
-    "cifar100": Source("CIFAR-100", read_cifar100, "test"),
-    "cifar10_jpeg": Source("CIFAR-10 (JPEG)", read_cifar10_jpeg, "test"),
-    "imagenet": Source("ImageNet", read_folder, "val"),
-    "folder": Source("images in folders", read_folder, "val"),
-}

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rpgmt.data.coco.entries import annotation, image_entries, person_category, points_box, read_mat
-from rpgmt.data.coco.people import CocoPeople, annotation_files, find_file, find_files
-from rpgmt.data.coco.person import Box, clip_box
+from rpgmt.data.coco.data_root import annotation_files, find_file, find_files
+from rpgmt.data.coco.entries import annotation, image_entries, person_category, points_box
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.coco.person import clip_box
 from rpgmt.data.coco.skeletons import LSP_KEYPOINTS
+from rpgmt.data.regions import Box
+from rpgmt.data.sets.matlab import read_mat
 from rpgmt.errors import UserError
 
 
 def read_lsp(root: str | Path, split: str) -> CocoPeople:
     """Leeds Sports Pose (Johnson and Everingham, BMVC 2010) or its extension (CVPR 2011).
 
-    Read are COCO-format files where they are there (`rpgmt.data.coco.people.find_files`), else the data set's own `joints.mat`
-    with `images/`:
+    Read are COCO-format files where they are there (`rpgmt.data.coco.data_root.find_files`), else the data set's own
+    `joints.mat` with `images/`:
 
     - LSP, 3×14×2000: the first half of the images trains, the second is `val`. All joints are labelled, and the
       third row is 1 where a joint is *hidden*.

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.coco.annotations import are_numbers, read_json
-from rpgmt.data.coco.entries import annotation, image_entries, person_category, points_box, read_mat
-from rpgmt.data.coco.people import CocoPeople, find_file
-from rpgmt.data.coco.person import Box
+from rpgmt.data.coco.data_root import find_file
+from rpgmt.data.coco.entries import annotation, image_entries, person_category, points_box
+from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import MPII_KEYPOINTS
+from rpgmt.data.regions import Box
+from rpgmt.data.sets.matlab import read_mat
 from rpgmt.errors import UserError
 
 _FILES = {

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers.people_files import SIZE, write_coco, write_detections
 
-from rpgmt.data.coco.people import CocoPeople, find_files
+from rpgmt.data.coco.data_root import find_files
+from rpgmt.data.coco.people import CocoPeople
 from rpgmt.errors import UserError
 
 

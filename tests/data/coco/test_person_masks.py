@@ -9,11 +9,11 @@ import pytest
 from helpers.people_files import write_coco
 from pycocotools import mask as rle
 
+from rpgmt.data.catalog import read_multitask_set
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import with_person_masks
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
-from rpgmt.data.multitask_catalog import read_labelled
-from rpgmt.data.multitask_set import LabelledCrops
+from rpgmt.data.multitask_crops import MultiTaskCrops
 from rpgmt.errors import UserError
 
 HEIGHT, WIDTH = 8, 12
@@ -166,8 +166,8 @@ def test_the_files_of_a_data_root(tmp_path: Path) -> None:
         x, y, w, h = person["bbox"]
         person["segmentation"] = [_square(x, y, x + w, y + h)]
     path.write_text(json.dumps(document))
-    labelled = read_labelled("coco", tmp_path, "train")
-    crops = pickle.loads(pickle.dumps(LabelledCrops(labelled, ("segmentation",), (48, 64))))
+    labelled = read_multitask_set("coco", tmp_path, "train")
+    crops = pickle.loads(pickle.dumps(MultiTaskCrops(labelled, ("segmentation",), (48, 64))))
     for index, person in enumerate(labelled.people.people):
         sample = crops[0, index]
         assert sample["keypoints"].shape == (17, 2)
@@ -177,15 +177,14 @@ def test_the_files_of_a_data_root(tmp_path: Path) -> None:
         columns, rows = np.rint(sample["keypoints"][inside]).astype(int).T
         assert inside.any()
         assert (sample["segmentation"][rows, columns] == 1).all()
-    assert (
-        read_labelled("coco", tmp_path, "val").read_maps(labelled.people.people[0].image, ("segmentation",))["segmentation"] < 1
-    ).all()
+    others = read_multitask_set("coco", tmp_path, "val")
+    assert (others.read_maps(labelled.people.people[0].image, ("segmentation",))["segmentation"] < 1).all()
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_real_people(shared_data: Path, split: str) -> None:
     """As many pixels as the annotations say, where a single person is alone in an image; near them otherwise."""
-    labelled = read_labelled("coco", shared_data / "coco", split)
+    labelled = read_multitask_set("coco", shared_data / "coco", split)
     assert isinstance(labelled.people, CocoPeople)
     images = {person.image["id"]: person.image for person in labelled.people.people}
     by_image: dict[int, list[dict]] = {number: [] for number in images}

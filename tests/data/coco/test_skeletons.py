@@ -7,16 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rpgmt.data.coco.skeletons import (
-    COCO_KEYPOINTS,
-    CROWDPOSE_KEYPOINTS,
-    LSP_KEYPOINTS,
-    MPII_KEYPOINTS,
-    KeypointSet,
-    infer_flip_pairs,
-    side_and_part,
-    upper_body,
-)
+from rpgmt.data.coco.keypoint_names import infer_flip_pairs, side_and_part, upper_body
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, CROWDPOSE_KEYPOINTS, LSP_KEYPOINTS, MPII_KEYPOINTS, KeypointSet
 
 
 def test_coco_has_seventeen_points_with_pycocotools_sigmas() -> None:

@@ -10,11 +10,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from rpgmt.data.dense.folders import ClassFile, FolderSet, MapFiles, read_folders
+from rpgmt.data.augmentation import Augmentation
+from rpgmt.data.catalog import read_multitask_set
+from rpgmt.data.dense.dataset_yaml import ClassFile, FolderSet, MapFiles
+from rpgmt.data.dense.folders import read_folders
 from rpgmt.data.dense.map_files import as_depth, as_normals
-from rpgmt.data.multitask_catalog import read_labelled
-from rpgmt.data.multitask_set import LabelledCrops, LabelledSet
-from rpgmt.data.pose_crops import Augmentation
+from rpgmt.data.multitask_crops import MultiTaskCrops
+from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.errors import ConfigError, UserError
 from rpgmt.fields import from_dict
 from rpgmt.synthetic.body import PARTS
@@ -51,9 +53,9 @@ def test_the_synthetic_people_in_files_are_those_in_memory(tmp_path: Path) -> No
     augment = Augmentation(flip=0.5, scale=0.3, rotation=30, shift=0.1)
     for split in ("train", "val"):
         scenes = load(tmp_path, count=3, size=48, seed=4, split=split, dense=True, processes=1, progress=False)
-        expected, found = synthetic_labels(scenes, "scenes"), read_labelled("folders", tmp_path, split)
+        expected, found = synthetic_labels(scenes, "scenes"), read_multitask_set("folders", tmp_path, split)
         assert found.maps == expected.maps
-        wanted, crops = (LabelledCrops(each, list(each.maps), (36, 48), augment=augment) for each in (expected, found))
+        wanted, crops = (MultiTaskCrops(each, list(each.maps), (36, 48), augment=augment) for each in (expected, found))
         crops = pickle.loads(pickle.dumps(crops))
         assert len(crops) == len(wanted) >= 3
         for epoch in range(3):
@@ -96,8 +98,8 @@ def _read(root: Path, files: dict[str, Any], index: int = 0) -> np.ndarray:
     return labelled.read_maps(_entries(labelled)[index], ("m",))["m"]
 
 
-def _entries(labelled: LabelledSet) -> list[dict]:
-    return [person.image for person in labelled.people.people]
+def _entries(labelled: MultiTaskSet) -> list[dict]:
+    return [region.image for region in labelled.regions.regions]
 
 
 CLASSES = {"kind": "classes", "classes": ["sky", "grass", "dog"]}
@@ -109,9 +111,9 @@ def test_images_alone(tmp_path: Path) -> None:
     (tmp_path / "images/train/notes.txt").write_text("no image")
     labelled = read_folders(_write(tmp_path, {}, count=3), "train")
     assert [entry["file_name"] for entry in _entries(labelled)] == ["a0.jpg", "a1.jpg", "a2.jpg"]
-    assert not labelled.has_keypoints
+    assert labelled.people is None
     assert labelled.name == f"{tmp_path / 'set.yaml'} (train)"
-    sample = LabelledCrops(labelled, (), (WIDTH, HEIGHT))[0, 1]
+    sample = MultiTaskCrops(labelled, (), (WIDTH, HEIGHT))[0, 1]
     assert abs(sample["image"].astype(int) - 50).max() <= 1
     assert list(sample) == ["image", "to_image", "index"]
 
@@ -185,7 +187,7 @@ def test_normals(tmp_path: Path) -> None:
 def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
     _png(tmp_path, "m/a1.png", NUMBERS)
     labelled = read_folders(_write(tmp_path, {"maps": {"m": {"folder": "m", **CLASSES}}}), "train")
-    crops = LabelledCrops(labelled, ("m",), (WIDTH, HEIGHT))
+    crops = MultiTaskCrops(labelled, ("m",), (WIDTH, HEIGHT))
     assert (crops[0, 0]["m"] == -1).all()
     np.testing.assert_array_equal(crops[0, 1]["m"], NUMBERS)
 
@@ -196,7 +198,7 @@ def test_labels_of_whole_images(tmp_path: Path) -> None:
     (tmp_path / "scenes_train.csv").write_text("class,image\noutdoor,a0.jpg\nindoor,a2\ncity,of another set\n")
     labelled = read_folders(path, "train")
     assert labelled.classes == {"scene": ("indoor", "outdoor")}
-    crops = LabelledCrops(labelled, ("scene",), (WIDTH, HEIGHT))
+    crops = MultiTaskCrops(labelled, ("scene",), (WIDTH, HEIGHT))
     assert [crops[0, index]["scene"] for index in range(3)] == [1, -1, 0]
 
 
@@ -263,13 +265,13 @@ def test_a_description_made_in_python_is_checked_too() -> None:
 
 def test_a_description_that_is_missing_or_no_yaml(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"dataset\.yaml: No such file"):
-        read_labelled("folders", tmp_path, "train")
+        read_multitask_set("folders", tmp_path, "train")
     (tmp_path / "dataset.yaml").write_text("maps: {depth: {folder: depth/{split}, kind: depth}}")
     with pytest.raises(UserError, match=r"dataset\.yaml, line 1: not YAML"):
-        read_labelled("folders", tmp_path, "train")
+        read_multitask_set("folders", tmp_path, "train")
     (tmp_path / "dataset.yaml").write_text("maps: {}")
     with pytest.raises(UserError, match=r"dataset\.yaml: `images` is missing"):
-        read_labelled("folders", tmp_path, "train")
+        read_multitask_set("folders", tmp_path, "train")
 
 
 WRONG_ROWS = [

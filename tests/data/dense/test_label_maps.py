@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from rpgmt.data.dense.label_maps import LabelMap, warp_maps
+from rpgmt.data.random_numbers import generator
 from rpgmt.data.transforms import crop_affine, invert, transform_points
 from rpgmt.synthetic.body import PARTS, rotation
 from rpgmt.synthetic.labels import SWAPS
-from rpgmt.synthetic.raycast import Array, Camera, Index, cast, local_points, normals
-from rpgmt.synthetic.render import Scene, generator, render
+from rpgmt.synthetic.raycast import Camera, cast
+from rpgmt.synthetic.render import Scene, render
 from rpgmt.synthetic.scene import Plane, World, sample_world
+from rpgmt.synthetic.shapes import Array, Index, local_points, normals
 
 KINDS = {
     "classes": LabelMap(kind="classes", classes=("sky", "grass", "dog")),

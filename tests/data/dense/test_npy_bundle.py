@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rpgmt.data.dense.npy_bundle import CITYSCAPES_GROUPS, NYUV2_CLASSES, read_cityscapes, read_nyuv2
-from rpgmt.data.multitask_catalog import read_labelled
-from rpgmt.data.multitask_set import LabelledCrops, LabelledSet
+from rpgmt.data.catalog import read_multitask_set
+from rpgmt.data.dense.cityscapes import CITYSCAPES_GROUPS, read_cityscapes
+from rpgmt.data.dense.nyuv2 import NYUV2_CLASSES, read_nyuv2
+from rpgmt.data.multitask_crops import MultiTaskCrops
+from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.errors import UserError
 
 HEIGHT, WIDTH = 6, 8
@@ -46,8 +48,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _entries(labelled: LabelledSet) -> list[dict]:
-    return [person.image for person in labelled.people.people]
+def _entries(labelled: MultiTaskSet) -> list[dict]:
+    return [region.image for region in labelled.regions.regions]
 
 
 def test_nyuv2(root: Path) -> None:
@@ -64,7 +66,7 @@ def test_nyuv2(root: Path) -> None:
     assert not labelled.maps["depth"].inverse
     for number, entry in zip(NUMBERS, _entries(labelled), strict=True):
         arrays = _arrays(number, 13)
-        image = labelled.people.read_image(entry)
+        image = labelled.regions.read_image(entry)
         assert image.dtype == np.uint8
         np.testing.assert_array_equal(image, np.rint(arrays["image"] * 255))
         maps = labelled.read_maps(entry, ("segmentation", "depth", "normals"))
@@ -82,7 +84,7 @@ def test_cityscapes(tmp_path: Path) -> None:
     assert labelled.maps["segmentation"].classes == CITYSCAPES_GROUPS
     assert len(CITYSCAPES_GROUPS) == 7
     assert labelled.maps["depth"].inverse  # so that an enlarged crop has larger ones
-    crops = LabelledCrops(labelled, ("depth",), (WIDTH * 2, HEIGHT * 2))
+    crops = MultiTaskCrops(labelled, ("depth",), (WIDTH * 2, HEIGHT * 2))
     np.testing.assert_array_equal(crops[0, 0]["depth"][::2, ::2], 2 * _arrays(0, 7)["depth"][..., 0].astype(np.float32))
     for split in ("train", "val"):
         (tmp_path / split / "label").rename(tmp_path / split / "label_7")
@@ -103,7 +105,7 @@ def test_channels_may_come_first_and_images_be_whole_numbers(root: Path) -> None
     labelled = read_nyuv2(root, "train")
     assert _entries(labelled) == _entries(expected)
     for entry in _entries(labelled):
-        np.testing.assert_array_equal(labelled.people.read_image(entry), expected.people.read_image(entry))
+        np.testing.assert_array_equal(labelled.regions.read_image(entry), expected.regions.read_image(entry))
         found, wanted = (each.read_maps(entry, list(each.maps)) for each in (labelled, expected))
         for name, values in wanted.items():
             np.testing.assert_array_equal(found[name], values)
@@ -116,25 +118,25 @@ def test_what_is_missing(root: Path) -> None:
     (root / "train/depth/2.npy").unlink()
     labelled = read_nyuv2(root, "train")
     assert list(labelled.maps) == ["segmentation", "depth"]
-    crops = LabelledCrops(labelled, list(labelled.maps), (WIDTH, HEIGHT))
+    crops = MultiTaskCrops(labelled, list(labelled.maps), (WIDTH, HEIGHT))
     assert [bool(crops[0, index]["depth"].any()) for index in range(3)] == [True, False, True]
     assert all((crops[0, index]["segmentation"] >= 0).any() for index in range(3))
     np.testing.assert_array_equal(crops[0, 1]["image"], np.rint(_arrays(2, 13)["image"] * 255))
 
 
 def test_by_name_and_in_another_process(root: Path) -> None:
-    labelled = read_labelled("nyuv2", root, "train")
-    crops = LabelledCrops(labelled, list(labelled.maps), (WIDTH, HEIGHT))
+    labelled = read_multitask_set("nyuv2", root, "train")
+    crops = MultiTaskCrops(labelled, list(labelled.maps), (WIDTH, HEIGHT))
     copy = pickle.loads(pickle.dumps(crops))
     for key, value in crops[0, 1].items():
         np.testing.assert_array_equal(copy[0, 1][key], value)
     with pytest.raises(UserError, match="holds class 7, and there are 7, 0 to 6: give the bundle's own files"):
-        _read_all(read_labelled("cityscapes", root, "train"))
+        _read_all(read_multitask_set("cityscapes", root, "train"))
 
 
-def _read_all(labelled: LabelledSet) -> None:
+def _read_all(labelled: MultiTaskSet) -> None:
     for entry in _entries(labelled):
-        labelled.people.read_image(entry)
+        labelled.regions.read_image(entry)
         labelled.read_maps(entry, list(labelled.maps))
 
 
