@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,3 +90,9 @@ class Augmentation:
             pixel_seed=int(pixel_seed * 2**32) if pixels < self.pixels else None,
             occlusion_seed=int(occlusion_seed * 2**32) if occlusion < self.occlusion else None,
         )
+
+    def warn_without_halves(self, name: str) -> None:
+        """Warn that the samples of the data set `name` have no halves, where bodies are to be cut down to them."""
+        if self.half_body:
+            text = f"{name}: no key points are known as the upper body, so `half_body` {self.half_body} has no effect"
+            warnings.warn(text, stacklevel=3)

@@ -43,6 +43,8 @@ class MultiTaskCrops:
             self.crops = PoseCrops(dataset.people, input_size, augment=augment, seed=seed, padding=padding)
         else:
             self.crops = RegionCrops(dataset.regions, input_size, augment=augment, seed=seed, padding=1.0)
+            if augment:
+                augment.warn_without_halves(dataset.name)
         self._maps = {name: label for name, label in dataset.maps.items() if name in names}
         self._classes = [name for name in dataset.classes if name in names]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -53,9 +52,8 @@ class PoseCrops:
         self._crops = RegionCrops(people.regions, input_size, **options)
         self._flip_order = np.array(people.keypoints.flip_order, np.int64)
         self._upper = np.isin(np.arange(len(people.keypoints)), people.keypoints.upper)
-        if augment and augment.half_body and not self._upper.any():
-            text = f"{people.name}: no key points are known as the upper body, so `half_body` {augment.half_body} has no effect"
-            warnings.warn(text, stacklevel=2)
+        if augment and not self._upper.any():
+            augment.warn_without_halves(people.name)
 
     @property
     def regions(self) -> Regions:

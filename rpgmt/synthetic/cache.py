@@ -16,7 +16,15 @@ from rpgmt.synthetic.parallel import render_many, split_start
 from rpgmt.synthetic.render import Scene, render
 
 Split = Literal["train", "val"]
-_DENSE = ("people", "parts", "depth", "normals")
+
+_IMAGE: dict[str, tuple[tuple[int, ...], type]] = {"image": ((3,), np.uint8)}
+_DENSE: dict[str, tuple[tuple[int, ...], type]] = {
+    "people": ((), np.uint8),
+    "parts": ((), np.uint8),
+    "depth": ((), np.float32),
+    "normals": ((3,), np.float32),
+}
+"""Fields of `Scene` that have a file each: numbers a pixel, and their type."""
 
 
 def load(
@@ -64,14 +72,11 @@ def _fill(
     incomplete = Path(tempfile.mkdtemp(prefix=f"incomplete-{folder.name}-", dir=folder.parent))
     try:
         incomplete.chmod(0o755)  # mkdtemp's folders are private
-        pixels = (count, size, size)
-        arrays: dict[str, tuple[tuple[int, ...], type]] = {"image": ((*pixels, 3), np.uint8)}
-        if dense:
-            arrays |= {"people": (pixels, np.uint8), "parts": (pixels, np.uint8)}
-            arrays |= {"depth": (pixels, np.float32), "normals": ((*pixels, 3), np.float32)}
         maps = {
-            name: np.lib.format.open_memmap(incomplete / f"{name}.npy", mode="w+", shape=shape, dtype=dtype)
-            for name, (shape, dtype) in arrays.items()
+            name: np.lib.format.open_memmap(
+                incomplete / f"{name}.npy", mode="w+", shape=(count, size, size, *channels), dtype=dtype
+            )
+            for name, (channels, dtype) in (_IMAGE | (_DENSE if dense else {})).items()
         }
         labels = PeopleLabels()
         title = f"Rendering synthetic {split}" if progress else None
@@ -101,7 +106,7 @@ class SyntheticScenes:
 
     def __init__(self, folder: Path, *, count: int, size: int, seed: int, split: Split, dense: bool) -> None:
         self.folder, self.count, self.size, self.seed, self.split, self.dense = folder, count, size, seed, split, dense
-        self._maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("image", *(_DENSE if dense else ()))}
+        self._maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_IMAGE, *(_DENSE if dense else ()))}
         self._last: tuple[int, Scene] | None = None
 
     def __len__(self) -> int:

@@ -111,6 +111,13 @@ def test_another_shape_shows_the_whole_image(images: MultiTaskSet) -> None:
     np.testing.assert_array_equal(sample["depth"][inside], 2 * image[1::2, 1::2])  # half as large is twice as far
 
 
+def test_whole_images_have_no_halves(images: MultiTaskSet) -> None:
+    augment = Augmentation(flip=0, scale=0, rotation=0, half_body=1)
+    with pytest.warns(UserWarning, match=r"fields: no key points are known as the upper body, so `half_body` 1 has no effect"):
+        crops = MultiTaskCrops(images, (), (20, 12), augment=augment)
+    np.testing.assert_array_equal(crops[0, 0]["image"], _read_image({"id": 0}))
+
+
 def test_people_with_all_labels(scenes: SyntheticScenes) -> None:
     labelled = synthetic_labels(scenes, "scenes")
     assert isinstance(labelled.people, CocoPeople)
