@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +244,10 @@ def test_the_document_is_coco_and_survives_json(tmp_path: Path, scenes: list[Sce
     found = CocoPeople(document, data.read_image, name="synthetic")
     assert found.keypoints == COCO_KEYPOINTS
     assert len(found.people) == sum(a["num_keypoints"] > 0 for a in document["annotations"])
+
+
+def test_drawing_people_does_not_wait_for_torch() -> None:
+    """Its import takes longer than the first scenes, in each of the processes that draw."""
+    code = "import sys\nimport rpgmt.synthetic.labels, rpgmt.synthetic.parallel\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

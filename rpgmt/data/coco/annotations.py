@@ -67,10 +67,10 @@ def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any
 
 def _check_ids(entries: list[dict[str, Any]], key: str, name: str) -> None:
     # COCO's are integers; images go by their name in many files of others.
-    kinds, text = ((int, str), "an integer or a string") if key == "images" else ((int,), "an integer")
+    types, text = ((int, str), "an integer or a string") if key == "images" else ((int,), "an integer")
     seen = set()
     for entry in entries:
-        if not isinstance(entry["id"], kinds):
+        if not isinstance(entry["id"], types):
             raise UserError(f"{name}: an `id` in `{key}` is {entry['id']!r}: give {text}")
         if entry["id"] in seen:
             raise UserError(f"{name}: two entries of `{key}` have the `id` {entry['id']!r}: give each one of its own")

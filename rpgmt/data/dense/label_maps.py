@@ -48,7 +48,7 @@ class LabelMap:
 
 
 def warp_maps(
-    maps: Mapping[str, NDArray], kinds: Mapping[str, LabelMap], to_image: NDArray, size: tuple[int, int]
+    maps: Mapping[str, NDArray], labels: Mapping[str, LabelMap], to_image: NDArray, size: tuple[int, int]
 ) -> dict[str, NDArray]:
     """Dense labels of a crop.
 
@@ -61,13 +61,13 @@ def warp_maps(
     multiplied by s.
 
     Args:
-        maps: for each of `kinds` (H, W) or, normals, (H, W, 3); one that is missing gives a map without labels.
-        kinds: what the maps hold.
+        maps: for each of `labels` (H, W) or, normals, (H, W, 3); one that is missing gives a map without labels.
+        labels: what the maps hold.
         to_image: the affine (2, 3) from pixels of the crop to pixels of the image.
         size: (width, height) of the crop.
 
     Returns:
-        For each of `kinds` an array of the crop: int16 (h, w), float32 (h, w) or float32 (h, w, 3).
+        For each of `labels` an array of the crop: int16 (h, w), float32 (h, w) or float32 (h, w, 3).
     """
     width, height = size
     (a, b, x0), (c, d, y0) = to_image.tolist()
@@ -76,7 +76,7 @@ def warp_maps(
     row = np.floor(c * x + d * y + (y0 + 0.5)).astype(np.int64)
     found: dict[tuple[int, ...], tuple[NDArray, NDArray]] = {}
     result = {}
-    for name, kind in kinds.items():
+    for name, kind in labels.items():
         if name not in maps:
             result[name] = kind.missing((height, width))
             continue
