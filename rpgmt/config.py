@@ -213,7 +213,7 @@ class BalanceConfig:
 
 @config_class
 class AugmentationConfig:
-    """Random changes of the crops that are trained on (`rpgmt.data.pose.Augmentation`)."""
+    """Random changes of the crops that are trained on (`rpgmt.data.augmentation.Augmentation`)."""
 
     flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
     scale: Annotated[float, Field(ge=0, lt=1, description="the box is enlarged by up to ± this part")] = 0.25

@@ -23,7 +23,7 @@ from rpgmt.fields import config_class
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rpgmt.data.classified import ClassifiedImages, Crops
+    from rpgmt.data.image_classification import ClassifiedImages, ImageAugmentation
 
 SHOWN = 16
 """Images in `predictions.png`."""
@@ -49,7 +49,7 @@ class DataConfig:
 
 @config_class
 class AugmentationConfig:
-    """Random changes of the images that are trained on (`rpgmt.data.classified.Crops`)."""
+    """Random changes of the images that are trained on (`rpgmt.data.image_classification.ImageAugmentation`)."""
 
     flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
     crop_padding: Annotated[
@@ -99,7 +99,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: Config) -> None:
         from rpgmt import models
-        from rpgmt.data.image_sets import IMAGE_SETS
+        from rpgmt.data.catalog import IMAGE_SETS
         from rpgmt.models.classifier import check_batch_size
 
         check_batch_size(config.model, config.train.batch_size)
@@ -109,12 +109,11 @@ class ClassificationTask(Task):
 
     @cached_property
     def train_data(self) -> ClassifiedImages:  # type: ignore[override]
-        from rpgmt.data.classified import Crops
+        from rpgmt.data.image_classification import ImageAugmentation
 
         own = self.config.augmentation
-        data = self._read(
-            self.config.data.train_split, Crops(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
-        )
+        augment = ImageAugmentation(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
+        data = self._read(self.config.data.train_split, augment)
         if odd := sorted(set(data.classes) ^ set(self.val_data.classes)):
             raise UserError(f"{self.config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
         return data
@@ -123,8 +122,8 @@ class ClassificationTask(Task):
     def val_data(self) -> ClassifiedImages:  # type: ignore[override]
         return self._read(self._val_split, None)
 
-    def _read(self, split: str, augment: Crops | None) -> ClassifiedImages:
-        from rpgmt.data.classified import classified_images
+    def _read(self, split: str, augment: ImageAugmentation | None) -> ClassifiedImages:
+        from rpgmt.data.image_classification import classified_images
 
         data, model = self.config.data, self.config.model
         source = self._source.read(data.root, split)

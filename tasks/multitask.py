@@ -19,8 +19,9 @@ from rpgmt.errors import UserError
 from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
-    from rpgmt.data.labelled import LabelledCrops, LabelledSet
-    from rpgmt.data.pose import Augmentation
+    from rpgmt.data.augmentation import Augmentation
+    from rpgmt.data.multitask_crops import MultiTaskCrops
+    from rpgmt.data.multitask_set import MultiTaskSet
     from rpgmt.heads import Head
     from rpgmt.heads.task import StagedTask
 
@@ -100,21 +101,20 @@ def build(config: Config) -> StagedTask:
     model = models.build(config.model)
     val_data = _crops(_labelled(config.data, "val"), config)
     heads = [_head(name, val_data, config) for name in config.model.heads]
-    read_train_data = partial(_read_train_data, config, val_data.labelled)
+    read_train_data = partial(_read_train_data, config, val_data.dataset)
     return StagedTask(NAME, config, model, heads, val_data, read_train_data, balancing=config.balancing)
 
 
-def _head(name: str, val_data: LabelledCrops, config: Config) -> Head:
+def _head(name: str, val_data: MultiTaskCrops, config: Config) -> Head:
     """What predicts the data set's labels of a name."""
     from rpgmt.codecs import make_codec
-    from rpgmt.data.coco import CocoPeople
     from rpgmt.heads import Classification, map_head
     from rpgmt.heads.keypoints import Keypoints
     from rpgmt.metrics.poses import PoseEvaluation
     from rpgmt.models import STRIDE
 
-    labelled = val_data.labelled
-    if name == "keypoints" and isinstance(labelled.people, CocoPeople):
+    labelled = val_data.dataset
+    if name == "keypoints" and labelled.people is not None:
         codec = make_codec("heatmap", config.model.input_size, STRIDE, config.sigma, logits=True)
         return Keypoints(name, codec, PoseEvaluation(labelled.people, "coco_pck", val_data.crops.areas()))
     if name in labelled.maps:
@@ -125,9 +125,9 @@ def _head(name: str, val_data: LabelledCrops, config: Config) -> Head:
     raise UserError(f"`heads` is {config.model.heads}: {labelled.name} has no labels {name!r}, it has {known}")
 
 
-def _read_train_data(config: Config, validated: LabelledSet) -> LabelledCrops:
+def _read_train_data(config: Config, validated: MultiTaskSet) -> MultiTaskCrops:
     """Training crops with labels that mean what those to validate on do."""
-    from rpgmt.data.pose import Augmentation
+    from rpgmt.data.augmentation import Augmentation
 
     labelled = _labelled(config.data, "train")
     for name in config.model.heads:
@@ -142,17 +142,18 @@ def _read_train_data(config: Config, validated: LabelledSet) -> LabelledCrops:
     return _crops(labelled, config, augment=Augmentation(**vars(config.augmentation)))
 
 
-def _labelled(data: DataConfig, split: Literal["train", "val"]) -> LabelledSet:
-    from rpgmt.data.labelled_sets import read_labelled, synthetic_labelled
+def _labelled(data: DataConfig, split: Literal["train", "val"]) -> MultiTaskSet:
+    from rpgmt.data.catalog import read_multitask_set
+    from rpgmt.synthetic.labels import synthetic_multitask_set
 
     if data.name == "synthetic":
         count = data.train_images if split == "train" else data.val_images
-        return synthetic_labelled(data.root, split, count=count, size=data.image_size)
-    return read_labelled(data.name, data.root, data.train_split if split == "train" else data.val_split)
+        return synthetic_multitask_set(data.root, split, count=count, size=data.image_size)
+    return read_multitask_set(data.name, data.root, data.train_split if split == "train" else data.val_split)
 
 
-def _crops(labelled: LabelledSet, config: Config, augment: Augmentation | None = None) -> LabelledCrops:
-    from rpgmt.data.labelled import LabelledCrops
+def _crops(labelled: MultiTaskSet, config: Config, augment: Augmentation | None = None) -> MultiTaskCrops:
+    from rpgmt.data.multitask_crops import MultiTaskCrops
 
     size, seed = config.model.input_size, config.train.seed
-    return LabelledCrops(labelled, config.model.heads, size, augment=augment, seed=seed, padding=config.data.padding)
+    return MultiTaskCrops(labelled, config.model.heads, size, augment=augment, seed=seed, padding=config.data.padding)

@@ -19,8 +19,8 @@ from rpgmt.errors import UserError
 from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
-    from rpgmt.data.coco import CocoPeople
-    from rpgmt.data.pose import MixedCrops, PoseCrops
+    from rpgmt.data.coco.people import CocoPeople
+    from rpgmt.data.pose_crops import MixedCrops, PoseCrops
     from rpgmt.heads.task import StagedTask
 
 HEAD = "keypoints"
@@ -189,20 +189,22 @@ def build(config: Config) -> StagedTask:
 
 def _read_train_data(config: Config, names: tuple[str, ...]) -> PoseCrops | MixedCrops:
     """Training crops of people with key points of these names, and of all further sets, taken over to them."""
-    from rpgmt.data.pose import Augmentation, MixedCrops
-    from rpgmt.data.remap import remap
-    from rpgmt.data.sets import read_further
+    from rpgmt.data.augmentation import Augmentation
+    from rpgmt.data.catalog import read_further_people
+    from rpgmt.data.coco.remap import remap
+    from rpgmt.data.pose_crops import MixedCrops
 
     people = _people(config.data, "train")
     _check_points(people, config.model, names)
-    sets = [people, *(remap(read_further(entry), people.keypoints) for entry in config.data.also)]
+    sets = [people, *(remap(read_further_people(entry), people.keypoints) for entry in config.data.also)]
     changes = Augmentation(**vars(config.augmentation))
     crops = [_crops(part, config, augment=changes, stream=stream) for stream, part in enumerate(sets)]
     return crops[0] if len(crops) == 1 else MixedCrops(crops)
 
 
 def _people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
-    from rpgmt.data.sets import read_people, synthetic_people
+    from rpgmt.data.catalog import read_people
+    from rpgmt.synthetic.labels import synthetic_people
 
     if data.name == "synthetic":
         count = data.train_images if split == "train" else data.val_images
@@ -212,14 +214,14 @@ def _people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
 
 
 def _crops(people: CocoPeople, config: Config, **options: Any) -> PoseCrops:
-    from rpgmt.data.pose import PoseCrops
+    from rpgmt.data.pose_crops import PoseCrops
 
     return PoseCrops(people, config.model.input_size, seed=config.train.seed, padding=config.data.padding, **options)
 
 
 def _check_points(people: CocoPeople, model: ModelConfig, expected: tuple[str, ...]) -> None:
     """Raise UserError where the people's key points are not as many as the network's, or do not mean the same."""
-    from rpgmt.data.keypoints import side_and_part
+    from rpgmt.data.coco.keypoint_names import side_and_part
 
     names = people.keypoints.names
     if len(names) != model.heads[HEAD]:

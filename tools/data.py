@@ -55,8 +55,9 @@ def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
     if arguments.json and not arguments.json.parent.is_dir():
         raise UserError(f"`--json` is {arguments.json}: the folder {arguments.json.parent} does not exist")
 
-    from rpgmt.data.synthetic import render, split_start
-    from rpgmt.data.synthetic_files import write_sheet, write_split
+    from rpgmt.synthetic.files import write_sheet, write_split
+    from rpgmt.synthetic.parallel import split_start
+    from rpgmt.synthetic.render import render
 
     counts = {"train": arguments.train, "val": arguments.val}
     finished = dict.fromkeys(counts, 0)

@@ -16,6 +16,8 @@ from rpgmt.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
 _MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's red, green and blue, 0 to 255
 
 # The names with GRAYSCALE are those of the bare reductions; with COLOR they would ask for BGR as well.

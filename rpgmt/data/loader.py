@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from rpgmt.data.random_numbers import generator
+
 if TYPE_CHECKING:
     from rpgmt.engine.task import Dataset
 
@@ -94,8 +96,7 @@ class ResumableLoader:
         """Return (epoch, index) of the samples that batch number `batch` holds in this process."""
         epoch, position = divmod(batch, self.batches_per_epoch)
         if self._order[0] != epoch:
-            key = np.random.SeedSequence((self.seed, epoch))
-            self._order = (epoch, np.random.Generator(np.random.Philox(key)).permutation(len(self.dataset)))
+            self._order = (epoch, generator(self.seed, epoch).permutation(len(self.dataset)))
         joint = self.batch_size * self.world_size
         of_all = self._order[1][position * joint : (position + 1) * joint]
         return [(epoch, int(index)) for index in np.array_split(of_all, self.world_size)[self.rank]]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 from typing import Any
 
 import numpy as np
+
+from rpgmt.data.random_numbers import library_generators
 
 
 def change_pixels(image: np.ndarray, seed: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def hide_part(image: np.ndarray, seed: int) -> np.ndarray:
 
 def _apply(pipeline: Any, image: np.ndarray, seed: int) -> np.ndarray:
     # The state is set anew for each image, so that it does not matter what was drawn before, in which process.
-    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    pipeline.set_random_state(*library_generators(seed))
     return pipeline(image=image)["image"]
 
 

@@ -1,13 +1,13 @@
 """What a head predicts: its loss, its metrics, its results and its picture, a class for each kind of label.
 
 A data set says by the kind of its labels which head they need. A new kind of task is one class here, its kind in
-`rpgmt.data.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`. What is
+`rpgmt.data.dense.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`. What is
 trained, one head or several, is `rpgmt.heads.task.StagedTask`.
 """
 
 from __future__ import annotations
 
-from rpgmt.data.label_maps import LabelMap
+from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.classification import Classification
 from rpgmt.heads.depth import Depth, DepthLoss
 from rpgmt.heads.head import Head

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rpgmt.data.label_maps import LabelMap
+from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.head import Batch, Head, at_full_size, to_numpy
 from rpgmt.losses.dense import depth_l1, depth_silog
 from rpgmt.metrics.dense import depth_counts, depth_metrics
@@ -24,7 +24,7 @@ class Depth(Head):
     """Depth as the soft-plus of the prediction, so that it is positive; absolute or scale-invariant logarithmic error.
 
     The network sees and predicts depth divided by the crop's magnification, inverse depth multiplied by it
-    (`rpgmt.data.label_maps.warp_maps`). Metrics are of what the data set has: that is undone.
+    (`rpgmt.data.dense.label_maps.warp_maps`). Metrics are of what the data set has: that is undone.
 
     Args:
         name: of the head and its label map (B, H, W), 0 where there is no label.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rpgmt.data.label_maps import LabelMap
+from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.head import Batch, Head
 from rpgmt.heads.segmentation import Segmentation
 from rpgmt.metrics.dense import segmentation_metrics

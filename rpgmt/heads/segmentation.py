@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rpgmt.data.label_maps import LabelMap
+from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.head import Batch, Head, at_full_size, to_numpy
 from rpgmt.losses.dense import classes_cross_entropy
 from rpgmt.metrics.dense import confusion, segmentation_metrics

@@ -11,9 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from rpgmt.config import BalanceConfig
-from rpgmt.data.coco import CocoPeople
 from rpgmt.data.images import normalize
-from rpgmt.data.people import WholeImages
+from rpgmt.data.regions import Regions
 from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
@@ -27,7 +26,7 @@ class Crops(Dataset, Protocol):
     """A data set that says what its samples are cut out of."""
 
     @property
-    def people(self) -> CocoPeople | WholeImages: ...
+    def regions(self) -> Regions: ...
 
 
 class StagedTask(Task):
@@ -82,7 +81,7 @@ class StagedTask(Task):
         wanted = {head.name: head.channels for head in heads}
         if wanted != config.model.heads:
             flag = ",".join(f"{head}={channels}" for head, channels in wanted.items())
-            raise UserError(f"`heads` is {config.model.heads}: the labels of {val_data.people.name} need --heads {flag}")
+            raise UserError(f"`heads` is {config.model.heads}: the labels of {val_data.regions.name} need --heads {flag}")
 
     @cached_property
     def train_data(self) -> Dataset:  # type: ignore[override]
@@ -96,14 +95,14 @@ class StagedTask(Task):
     def metric_label(self) -> str:
         data = self.config.data
         split = "val" if data.name == "synthetic" else data.val_split
-        return f"{data.name} {split}, {self.val_data.people.boxes}" + (", flip test" if self._flip_test else "")
+        return f"{data.name} {split}, {self.val_data.regions.boxes}" + (", flip test" if self._flip_test else "")
 
     def data_summary(self) -> dict[str, Any]:
         data = self.config.data
         root = {} if data.name == "synthetic" else {"root": str(data.root)}
         also = {"also": list(self._also)} if self._also else {}
         sizes = {f"train_{self._samples}": len(self.train_data), f"val_{self._samples}": len(self.val_data)}
-        return {"name": data.name, **root, **also, "boxes": self.val_data.people.boxes, **sizes}
+        return {"name": data.name, **root, **also, "boxes": self.val_data.regions.boxes, **sizes}
 
     def images(self, batch: Batch) -> Tensor:
         return normalize(batch["image"])

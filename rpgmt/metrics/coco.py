@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from rpgmt.data.keypoints import KeypointSet
+from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.metrics.matching import KeypointMatcher
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")

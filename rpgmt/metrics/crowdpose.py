@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco import keypoint_category, person_annotations
-from rpgmt.data.documents import AREA_RULE
-from rpgmt.data.keypoints import KeypointSet
+from rpgmt.data.coco.annotations import AREA_RULE, keypoint_category, person_annotations
+from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.errors import UserError
 from rpgmt.metrics.matching import KeypointMatcher
 

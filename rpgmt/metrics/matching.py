@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rpgmt.data.coco import keypoint_category, person_annotations
-from rpgmt.data.keypoints import KeypointSet
+from rpgmt.data.coco.annotations import keypoint_category, person_annotations
+from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.metrics.results import checked_points
 
 if TYPE_CHECKING:

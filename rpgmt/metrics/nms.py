@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rpgmt.data.keypoints import KeypointSet
+from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.metrics.results import checked_points
 
 Suppression = Literal["hard", "soft"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from rpgmt.data.coco import CocoPeople
+    from rpgmt.data.coco.people import CocoPeople
 
 AUC_THRESHOLDS = np.arange(1, 51) / 100
 """Of a person's size: 0.01, 0.02 … 0.50 (Insafutdinov et al., DeeperCut, arXiv 1605.03170, section 5)."""

@@ -16,7 +16,7 @@ from rpgmt.metrics.pck import head_pck, torso_pck
 from rpgmt.metrics.results import Rescoring, keypoint_results, rescore
 
 if TYPE_CHECKING:
-    from rpgmt.data.coco import CocoPeople
+    from rpgmt.data.coco.people import CocoPeople
 
 Protocol = Literal["coco", "crowdpose", "pck", "pckh", "coco_pck"]
 """COCO's or CrowdPose's numbers, PCK of the torso, PCKh; COCO's and, where people have a torso, PCK@0.2."""

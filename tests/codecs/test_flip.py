@@ -6,7 +6,7 @@ import torch
 
 from rpgmt.codecs.flip import average_with_mirror
 from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.keypoints import COCO_KEYPOINTS
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 
 ORDER = COCO_KEYPOINTS.flip_order
 

@@ -8,11 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.one_person import one_person
 from torch.utils.data import DataLoader
 
+from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.pixels import change_pixels, hide_part
-from rpgmt.data.pose import Augmentation, PoseCrops
-from tests.data.test_pose import _people
+from rpgmt.data.pose_crops import PoseCrops
 
 IMAGE = cv2.resize(np.random.default_rng(0).integers(0, 256, (16, 12, 3), dtype=np.uint8), (96, 128))
 
@@ -56,7 +57,7 @@ def test_a_box_hides_a_part_of_the_stated_size() -> None:
 
 def test_samples_are_the_same_in_every_order_and_process() -> None:
     augment = Augmentation(shift=0.1, half_body=0.5, pixels=0.8, occlusion=0.5)
-    crops = PoseCrops(_people(), (48, 64), augment=augment, seed=5)
+    crops = PoseCrops(one_person(), (48, 64), augment=augment, seed=5)
     keys = [(epoch, 0) for epoch in range(12)]
     here = {key: crops[key]["image"] for key in reversed(keys)}
     loader = DataLoader(crops, sampler=keys, batch_size=None, num_workers=2, multiprocessing_context="fork")  # type: ignore[arg-type, var-annotated]
@@ -65,8 +66,8 @@ def test_samples_are_the_same_in_every_order_and_process() -> None:
 
 
 def test_pixel_changes_move_no_point_and_hide_no_label() -> None:
-    plain = PoseCrops(_people(), (48, 64), augment=Augmentation(), seed=5)
-    changed = PoseCrops(_people(), (48, 64), augment=Augmentation(pixels=1, occlusion=1), seed=5)
+    plain = PoseCrops(one_person(), (48, 64), augment=Augmentation(), seed=5)
+    changed = PoseCrops(one_person(), (48, 64), augment=Augmentation(pixels=1, occlusion=1), seed=5)
     for epoch in range(4):
         a, b = plain[epoch, 0], changed[epoch, 0]
         for name in ("keypoints", "visibility", "to_image"):
@@ -76,7 +77,7 @@ def test_pixel_changes_move_no_point_and_hide_no_label() -> None:
 
 def test_the_library_comes_with_the_first_change_and_asks_nobody_for_a_newer_one() -> None:
     code = (
-        "import sys, os\nfrom rpgmt.data import pixels, pose\nassert 'albumentations' not in sys.modules\n"
+        "import sys, os\nfrom rpgmt.data import pixels, pose_crops\nassert 'albumentations' not in sys.modules\n"
         "import socket\n"
         "def refuse(*_, **__): raise AssertionError('the network is asked')\n"
         "socket.socket.connect = refuse\nimport numpy as np\n"

@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from data.files import write_coco
+from helpers.people_files import write_coco
 
 from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.coco import CocoPeople, find_files
-from rpgmt.data.label_maps import LabelMap
-from rpgmt.data.labelled import LabelledCrops, LabelledSet
-from rpgmt.data.people import Entry, WholeImages
-from rpgmt.data.synthetic import load
-from rpgmt.data.synthetic_labels import synthetic_labels
+from rpgmt.data.coco.data_root import find_files
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.multitask_crops import MultiTaskCrops
+from rpgmt.data.multitask_set import MultiTaskSet
+from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
 from rpgmt.heads import Classification, Depth, Head, Normals, PartSegmentation, Segmentation, map_head
 from rpgmt.heads.head import at_full_size
 from rpgmt.heads.keypoints import Keypoints
 from rpgmt.metrics.poses import PoseEvaluation
+from rpgmt.synthetic.cache import load
+from rpgmt.synthetic.labels import synthetic_labels
 
 WIDTH, HEIGHT = SIZE = 32, 24
 SCALES = (1, 2, 4, 2, 4, 1)
@@ -74,14 +76,14 @@ def _read_classes(entry: Entry) -> dict[str, int]:
 
 
 ENTRIES = [{"id": i, "width": WIDTH // s, "height": HEIGHT // s} for i, s in enumerate(SCALES)]
-GARDEN = LabelledSet(
-    people=WholeImages(ENTRIES, _read_image, "garden"),
+GARDEN = MultiTaskSet(
+    regions=whole_images(ENTRIES, _read_image, "garden"),
     maps=MAPS,
     read_maps=_read_maps,
     classes={"scene": SCENES},
     read_classes=_read_classes,
 )
-CROPS = LabelledCrops(GARDEN, (*MAPS, "scene"), SIZE)
+CROPS = MultiTaskCrops(GARDEN, (*MAPS, "scene"), SIZE)
 
 
 def _batch(*indices: int) -> dict[str, Any]:
@@ -89,23 +91,23 @@ def _batch(*indices: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> LabelledCrops:
+def people(tmp_path_factory: pytest.TempPathFactory) -> MultiTaskCrops:
     scenes = load(tmp_path_factory.mktemp("data"), count=6, split="val", processes=1, progress=False)
-    return LabelledCrops(synthetic_labels(scenes, "people"), (), SIZE)
+    return MultiTaskCrops(synthetic_labels(scenes, "people"), (), SIZE)
 
 
-def _keypoints(people: LabelledCrops) -> Keypoints:
+def _keypoints(people: MultiTaskCrops) -> Keypoints:
     codec = Heatmap(input_size=SIZE, heatmap_size=(WIDTH // 2, HEIGHT // 2))
-    return Keypoints("keypoints", codec, PoseEvaluation(people.people, "coco_pck", people.crops.areas()))  # type: ignore[arg-type]
+    return Keypoints("keypoints", codec, PoseEvaluation(people.dataset.people, "coco_pck", people.crops.areas()))  # type: ignore[arg-type]
 
 
 DENSE = ["segmentation", "parts", "depth", "silog", "disparity", "normals", "scene"]
 NAMES = [*DENSE, "keypoints"]
-Case = tuple[Head, LabelledCrops]
+Case = tuple[Head, MultiTaskCrops]
 
 
 @pytest.fixture
-def case(request: pytest.FixtureRequest, people: LabelledCrops) -> Case:
+def case(request: pytest.FixtureRequest, people: MultiTaskCrops) -> Case:
     """A head and crops with its labels."""
     name = request.param
     if name == "keypoints":
@@ -115,7 +117,7 @@ def case(request: pytest.FixtureRequest, people: LabelledCrops) -> Case:
     return (map_head("depth", MAPS["depth"], depth_loss="silog") if name == "silog" else map_head(name, MAPS[name])), CROPS
 
 
-def _all(crops: LabelledCrops) -> dict[str, Any]:
+def _all(crops: MultiTaskCrops) -> dict[str, Any]:
     return torch.utils.data.default_collate([crops[0, i] for i in range(len(crops))])
 
 
@@ -359,7 +361,7 @@ def test_the_most_frequent_class_of_images() -> None:
     assert Classification("scene", SCENES).constant([_batch()]).flatten().tolist() == pytest.approx([0, 3 / 4, 1 / 4])
 
 
-def test_the_constant_pose_is_the_mean_of_what_is_known(people: LabelledCrops) -> None:
+def test_the_constant_pose_is_the_mean_of_what_is_known(people: MultiTaskCrops) -> None:
     head, batch = _keypoints(people), _all(people)
     points, _ = head.codec.decode(head.constant([batch])[None])
     for k in range(17):
@@ -445,7 +447,7 @@ def test_classification_by_hand() -> None:
     assert (total.item(), count.item()) == (pytest.approx(2 * right + 2 * wrong), 4)
 
 
-def test_key_points_of_perfect_maps_are_perfect_in_coco_and_pck(people: LabelledCrops) -> None:
+def test_key_points_of_perfect_maps_are_perfect_in_coco_and_pck(people: MultiTaskCrops) -> None:
     head, batch = _keypoints(people), _all(people)
     metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
     assert metrics["AP"] == pytest.approx(1)
@@ -455,11 +457,11 @@ def test_key_points_of_perfect_maps_are_perfect_in_coco_and_pck(people: Labelled
     assert not {"AUC", "EPE"} & set(metrics)
 
 
-def test_key_points_are_found_in_pixels_of_the_image(people: LabelledCrops) -> None:
+def test_key_points_are_found_in_pixels_of_the_image(people: MultiTaskCrops) -> None:
     head, batch = _keypoints(people), _all(people)
     indices, poses = head.measure(_perfect(head, batch), batch)
     assert indices == list(range(len(people)))
-    for person, pose in zip(people.labelled.people.people, poses, strict=True):
+    for person, pose in zip(people.dataset.people.people, poses, strict=True):
         known = person.visibility > 0
         assert np.abs(pose[known, :2] - person.keypoints[known]).max() < 0.2
 
@@ -475,7 +477,8 @@ def test_people_without_a_torso_have_no_pck(tmp_path: Path) -> None:
     annotations.write_text(json.dumps(document))
     with pytest.warns(UserWarning, match="taken from the names of the key points"):
         heads_alone = CocoPeople.from_files(annotations, images)
-    crops = LabelledCrops(LabelledSet(people=heads_alone, maps={}, read_maps=lambda *_: {}), (), SIZE)
+    dataset = MultiTaskSet(regions=heads_alone.regions, people=heads_alone, maps={}, read_maps=lambda *_: {})
+    crops = MultiTaskCrops(dataset, (), SIZE)
     head, batch = _keypoints(crops), _all(crops)
     metrics = head.metrics([head.measure(_perfect(head, batch), batch)])
     assert metrics["AP"] == pytest.approx(1)
@@ -513,17 +516,17 @@ def test_what_a_head_cannot_do_is_one_line_that_names_it(case: Case, tmp_path: P
     assert not any(tmp_path.iterdir())
 
 
-def _of_loss(people: LabelledCrops, loss: Any, protocol: Any = "coco", **options: Any) -> Keypoints:
+def _of_loss(people: MultiTaskCrops, loss: Any, protocol: Any = "coco", **options: Any) -> Keypoints:
     codec = Heatmap(
         input_size=SIZE, heatmap_size=(WIDTH // 2, HEIGHT // 2), maps="logits" if loss == "cross_entropy" else "values"
     )
-    evaluation = PoseEvaluation(people.people, protocol, people.crops.areas())  # type: ignore[arg-type]
+    evaluation = PoseEvaluation(people.dataset.people, protocol, people.crops.areas())  # type: ignore[arg-type]
     return Keypoints("keypoints", codec, evaluation, loss=loss, **options)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse", "ohkm"])
 def test_each_loss_of_key_points_is_least_at_its_own_maps_and_its_constant_is_the_mean_pose(
-    people: LabelledCrops, loss: str
+    people: MultiTaskCrops, loss: str
 ) -> None:
     head, batch = _of_loss(people, loss, hard_keypoints=3), _all(people)
     maps = head.codec.encode(batch["keypoints"], batch["visibility"])[0]
@@ -539,11 +542,11 @@ def test_each_loss_of_key_points_is_least_at_its_own_maps_and_its_constant_is_th
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_the_flip_test_of_key_points_averages_what_mirrors_itself_to_itself(people: LabelledCrops, loss: str) -> None:
+def test_the_flip_test_of_key_points_averages_what_mirrors_itself_to_itself(people: MultiTaskCrops, loss: str) -> None:
     """A network that sees a mirrored crop as its mirror image, left and right swapped, is not changed by the flip test."""
     head, batch = _of_loss(people, loss), _all(people)
     output = _random(head, batch)
-    order = list(people.people.keypoints.flip_order)
+    order = list(people.dataset.people.keypoints.flip_order)
     found = head.average_with_mirror(output, output.flip(-1)[:, order])
     expected = output.flatten(2).log_softmax(-1).view_as(output) if loss == "cross_entropy" else output
     torch.testing.assert_close(found, expected)
@@ -552,7 +555,7 @@ def test_the_flip_test_of_key_points_averages_what_mirrors_itself_to_itself(peop
 
 
 def test_results_of_key_points_do_not_depend_on_batches_and_are_those_of_the_metrics(
-    people: LabelledCrops, tmp_path: Path
+    people: MultiTaskCrops, tmp_path: Path
 ) -> None:
     head, batch = _keypoints(people), _all(people)
     output = _random(head, batch)
@@ -562,7 +565,7 @@ def test_results_of_key_points_do_not_depend_on_batches_and_are_those_of_the_met
         head.save_results(measured, tmp_path / name)
     results = json.loads((tmp_path / "whole").read_text())
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
-    assert [result["image_id"] for result in results] == [person.image["id"] for person in people.people.people]
+    assert [result["image_id"] for result in results] == [person.image["id"] for person in people.dataset.people.people]
     _same(head.evaluation._evaluator.metrics(results), {k: v for k, v in head.metrics(whole).items() if k.startswith("A")})
 
 
@@ -571,7 +574,7 @@ def test_results_of_key_points_do_not_depend_on_batches_and_are_those_of_the_met
     [("coco", ["AP"], False), ("coco_pck", ["AP", "PCK@0.2"], False), ("pck", ["PCK@0.2"], True)],
 )
 def test_the_protocol_says_what_key_points_are_compared_by(
-    people: LabelledCrops, protocol: str, higher: list[str], detailed: bool
+    people: MultiTaskCrops, protocol: str, higher: list[str], detailed: bool
 ) -> None:
     head, batch = _of_loss(people, "cross_entropy", protocol), _all(people)
     assert (list(head.higher), head.main, head.score, head.detailed) == (higher, higher[0], higher[0], detailed)
@@ -582,7 +585,7 @@ def test_the_protocol_says_what_key_points_are_compared_by(
         _of_loss(people, "cross_entropy", "pckh")
 
 
-def test_key_points_without_truth_are_not_drawn_unless_there_is_none_at_all(people: LabelledCrops) -> None:
+def test_key_points_without_truth_are_not_drawn_unless_there_is_none_at_all(people: MultiTaskCrops) -> None:
     head, batch = _keypoints(people), _all(people)
     output = _perfect(head, batch)
     batch["visibility"][0, 3:5], batch["visibility"][1] = 0, 0

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from few_people import few_people, found_at, found_each
+from helpers.few_people import few_people, found_at, found_each
 
-from rpgmt.data.keypoints import COCO_KEYPOINTS, KeypointSet
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, KeypointSet
 from rpgmt.metrics.coco import COCO_METRICS, CocoEvaluator, coco_keypoint_metrics
 from rpgmt.metrics.nms import suppress
 from rpgmt.metrics.results import rescore

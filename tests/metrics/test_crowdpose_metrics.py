@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_people import few_people, found_at, found_each
+from helpers.few_people import few_people, found_at, found_each
 
-from rpgmt.data.keypoints import KeypointSet
+from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.errors import UserError
 from rpgmt.metrics.coco import coco_keypoint_metrics
 from rpgmt.metrics.crowdpose import CROWDPOSE_METRICS, LEVELS, CrowdPoseEvaluator, crowdpose_metrics

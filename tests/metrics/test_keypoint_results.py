@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_people import few_people, found_at, found_each
+from helpers.few_people import few_people, found_at, found_each
 
 from rpgmt.errors import UserError
 from rpgmt.metrics.coco import COCO_METRICS, coco_keypoint_metrics

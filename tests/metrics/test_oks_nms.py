@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_people import few_people, found_at
+from helpers.few_people import few_people, found_at
 
-from rpgmt.data.keypoints import COCO_KEYPOINTS, KeypointSet
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, KeypointSet
 from rpgmt.metrics.nms import oks, oks_nms, suppress
 
 ONE = KeypointSet(names=("a",), flip_pairs=(), skeleton=(), sigmas=(0.05,))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rpgmt.data.coco import CocoPeople
-from rpgmt.data.keypoints import COCO_KEYPOINTS
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.metrics.pck import AUC_THRESHOLDS, head_pck, pck_metrics, torso_pck
 
 NAMES = ("nose", "hand", "foot")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data.image_folders import write_cifar, write_folders
+from helpers.image_folders import write_cifar, write_folders
 from safetensors import safe_open
 
 import rpgmt

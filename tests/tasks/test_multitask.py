@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from data.files import write_coco
+from helpers.people_files import write_coco
 from safetensors import safe_open
 
 import rpgmt
 from rpgmt import cli
 from rpgmt.config import ModelConfig, TrainConfig
-from rpgmt.data.body import PARTS
-from rpgmt.data.synthetic import load
 from rpgmt.errors import UserError
 from rpgmt.heads.task import StagedTask
+from rpgmt.synthetic.body import PARTS
+from rpgmt.synthetic.cache import load
 from rpgmt.visualize import contact_sheet
 from tasks.multitask import Config, DataConfig, build
 from tools import evaluate, summary, train

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from data.files import write_coco
+from helpers.people_files import write_coco
 
 import rpgmt
 import tasks
 from rpgmt import cli, models
 from rpgmt.cli import CONFIGS
-from rpgmt.data.npy_bundles import CITYSCAPES_GROUPS, NYUV2_CLASSES
-from rpgmt.data.synthetic_files import write_split
+from rpgmt.data.dense.cityscapes import CITYSCAPES_GROUPS
+from rpgmt.data.dense.nyuv2 import NYUV2_CLASSES
+from rpgmt.synthetic.files import write_split
 from tools import summary, train
 
 PRESETS = sorted(path.stem for path in (CONFIGS / "multitask").glob("*.yaml"))

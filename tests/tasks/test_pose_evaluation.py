@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data.files import write_coco, write_crowdpose, write_detections, write_lsp, write_mpii
+from helpers.people_files import write_coco, write_crowdpose, write_detections, write_lsp, write_mpii
 
 from rpgmt.config import ConfigError, ModelConfig, TrainConfig
-from rpgmt.data.pose import Augmentation
+from rpgmt.data.augmentation import Augmentation
 from rpgmt.errors import UserError
 from rpgmt.heads.task import StagedTask
 from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, build
@@ -184,7 +184,7 @@ def test_stage_weights_weigh_and_hard_key_points_are_fewer(roots: dict[str, Path
     assert [float(total / one) for total, _ in first.values()] == pytest.approx([0.25])
 
 
-@pytest.mark.filterwarnings("ignore:.* key points match")  # asserted in tests/data/test_remap.py
+@pytest.mark.filterwarnings("ignore:.* key points match")  # asserted in tests/data/coco/test_remap.py
 def test_further_sets_are_trained_on_with_the_first_sets_key_points(roots: dict[str, Path]) -> None:
     task = pose_task(roots, also=(f"lsp={roots['lsp']}", f"mpii={roots['mpii']}"))
     data = task.train_data

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from data.files import write_coco, write_crowdpose, write_lsp, write_mpii
+from helpers.people_files import write_coco, write_crowdpose, write_lsp, write_mpii
 
 from rpgmt.cli import CONFIGS
 from tools import train

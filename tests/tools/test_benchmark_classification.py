@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from data.image_folders import write_folders
+from helpers.image_folders import write_folders
 from safetensors.torch import load_file
 
 import rpgmt

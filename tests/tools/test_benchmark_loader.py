@@ -12,9 +12,9 @@ import torch
 
 from rpgmt import cli
 from rpgmt.codecs.heatmap import Heatmap
-from rpgmt.data.coco import CocoPeople
+from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.images import normalize, read_image_file
-from rpgmt.data.pose import PoseCrops
+from rpgmt.data.pose_crops import PoseCrops
 from tools import benchmark
 from tools.benchmarks.common.stopwatch import ThreadStopwatch
 from tools.benchmarks.loader import made_images, timing

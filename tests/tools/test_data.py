@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 
 from rpgmt import cli
-from rpgmt.data.coco import CocoPeople, find_files
-from rpgmt.data.synthetic import load, render, split_start
+from rpgmt.data.coco.data_root import find_files
+from rpgmt.data.coco.people import CocoPeople
+from rpgmt.synthetic.cache import load
+from rpgmt.synthetic.parallel import split_start
+from rpgmt.synthetic.render import render
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "data.py"
 COUNTS = {"train": 5, "val": 3}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data.files import write_coco, write_detections, write_lsp
+from helpers.people_files import write_coco, write_detections, write_lsp
 
 import rpgmt
 from rpgmt import cli

@@ -23,7 +23,7 @@ import rpgmt
 from rpgmt import cli
 from rpgmt.cli import CONFIGS
 from rpgmt.cli import ROOT as REPOSITORY
-from rpgmt.data.synthetic import load
+from rpgmt.synthetic.cache import load
 from tools import benchmark, data, evaluate, summary, train
 
 TINY = ["--channels", "16", "--depth", "2", "--stages", "2", "--rpg-size", "20%", "--batch-size", "4", "--workers", "0"]

@@ -95,7 +95,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _files(root: Path) -> tuple[dict[str, Any], Path]:
-    from rpgmt.data.coco import CocoPeople, find_files
+    from rpgmt.data.coco.data_root import find_files
+    from rpgmt.data.coco.people import CocoPeople
 
     path, folder = find_files(root, "train")
     return CocoPeople.from_files(path, folder).annotations, folder

@@ -15,7 +15,7 @@ def make_files(folder: Path) -> tuple[dict[str, Any], Path]:
     """Images with a falling spectrum, which take as many bytes as photographs do, and people all over them."""
     import cv2
 
-    from rpgmt.data.keypoints import COCO_KEYPOINTS
+    from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 
     rng = np.random.default_rng(0)
     width, height = IMAGE_SIZE

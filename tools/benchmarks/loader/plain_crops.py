@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from rpgmt.data.coco import Person
+from rpgmt.data.coco.person import Person
 from tools.benchmarks.common.stopwatch import ThreadStopwatch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -27,8 +27,9 @@ STEPS = {
 def measure(document: dict[str, Any], folder: Path, input_size: tuple[int, int], rounds: int) -> dict[str, Any]:
     from rich.progress import track
 
-    from rpgmt.data.coco import CocoPeople
-    from rpgmt.data.pose import Augmentation, PoseCrops
+    from rpgmt.data.augmentation import Augmentation
+    from rpgmt.data.coco.people import CocoPeople
+    from rpgmt.data.pose_crops import PoseCrops
     from tools.benchmarks.loader.plain_crops import PlainCrops
 
     own, plain = ThreadStopwatch(), ThreadStopwatch()

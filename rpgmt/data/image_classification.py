@@ -1,0 +1,193 @@
+"""Images with a class each as training and validation see them: cropped and mirrored at random, or whole.
+
+What is drawn for a sample is a function of (seed, epoch, index) alone, so that a resumed run sees what the uninterrupted one
+would have seen.
+"""
+
+from __future__ import annotations
+
+import abc
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from rpgmt.data.images import decode_image, normalize
+from rpgmt.data.random_numbers import generator, uniform_integers
+from rpgmt.data.resized_crops import centre_box, random_box
+from rpgmt.data.sets.image_classes import ImageSet
+from rpgmt.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageAugmentation:
+    """Random changes of the images that are trained on.
+
+    Attributes:
+        flip: probability of a mirror image.
+        padding: small images: black pixels put round an image, out of which one of its own size is cut.
+        smallest: files: the least part of an image's area that is cut out.
+    """
+
+    flip: float = 0.5
+    padding: int = 4
+    smallest: float = 0.08
+
+
+class ClassifiedImages(abc.ABC):
+    """A data set of the engine: samples `data[epoch, index]`, and what the network is given of a batch of them.
+
+    Samples have `index`, `label` and `part`, `train` for images that are changed at random, which have their `epoch`
+    besides, and else `val`: it says to whose `images` a batch belongs.
+
+    Args:
+        source: the images.
+        augment: changes at random; None for validation.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
+        self.classes, self.labels = source.classes, source.labels
+        self.augment, self.seed = augment, seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        sample = {"index": index, "label": int(self.labels[index]), "part": "val"}
+        return sample if self.augment is None else sample | {"part": "train", "epoch": epoch}
+
+    @abc.abstractmethod
+    def images(self, batch: Mapping[str, Any]) -> Tensor:
+        """The network's input, float32 (B, 3, H, W) on the batch's device, normalised as `normalize` says."""
+
+    @abc.abstractmethod
+    def picture(self, index: int) -> np.ndarray:
+        """An image without random changes, uint8 (H, W, 3), RGB."""
+
+
+class SmallImages(ClassifiedImages):
+    """Images that lie, all of them, on the training device, and are cropped and mirrored there, a batch at a time.
+
+    The loader hands out numbers only. CIFAR's usual changes (He et al., arXiv 1512.03385, section 4.2): an image is padded
+    on all sides, one of its own size is cut out, and half of them are mirrored.
+    """
+
+    def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
+        super().__init__(source, augment=augment, seed=seed)
+        assert isinstance(source.images, np.ndarray)
+        self._pixels = torch.from_numpy(source.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the images in pixels."""
+        _, height, width, _ = self._pixels.shape
+        return width, height
+
+    def images(self, batch: Mapping[str, Any]) -> Tensor:
+        index: Tensor = batch["index"]
+        if self._pixels.device != index.device:
+            self._pixels = self._pixels.to(index.device)  # once
+        pixels = self._pixels[index] if self.augment is None else self._changed(index, batch["epoch"], self.augment)
+        return normalize(pixels)
+
+    def picture(self, index: int) -> np.ndarray:
+        return self._pixels[index].cpu().numpy()
+
+    def _changed(self, index: Tensor, epoch: Tensor, augment: ImageAugmentation) -> Tensor:
+        """Cut out and mirrored images, uint8 (B, H, W, 3): each pixel is fetched from where it comes to lie."""
+        width, height = self.size
+        shifts = 2 * augment.padding + 1
+        key = self.seed, epoch, index
+        down, right = (uniform_integers(*key, stream, shifts)[:, None] - augment.padding for stream in (0, 1))
+        mirrored = uniform_integers(*key, 2, 2**30)[:, None] < round(augment.flip * 2**30)
+        rows = torch.arange(height, device=index.device) + down
+        columns = torch.arange(width, device=index.device)
+        columns = torch.where(mirrored, width - 1 - columns, columns) + right
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+        rows, columns = rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]
+        return self._pixels[index[:, None, None], rows, columns] * inside[..., None]
+
+
+class ImageFiles(ClassifiedImages):
+    """Images that are decoded when they are asked for, by the loader's workers, as the field does with ImageNet.
+
+    Training: a part of random area and shape, scaled to the input, mirrored at random (Szegedy et al., arXiv 1409.4842,
+    section 6; area from `smallest` to 1, width / height from 3/4 to 4/3). Validation: the centre.
+
+    Args:
+        source, augment, seed: see `ClassifiedImages`.
+        input_size: (width, height) of the network's input in pixels.
+    """
+
+    def __init__(
+        self, source: ImageSet, input_size: tuple[int, int], *, augment: ImageAugmentation | None = None, seed: int = 0
+    ) -> None:
+        super().__init__(source, augment=augment, seed=seed)
+        assert isinstance(source.images, list)
+        self.files, self.input_size = source.images, input_size
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        return super().__getitem__(key) | {"image": self._read(index, epoch)}
+
+    def images(self, batch: Mapping[str, Any]) -> Tensor:
+        return normalize(batch["image"])
+
+    def picture(self, index: int) -> np.ndarray:
+        return self._read(index, 0)
+
+    def _read(self, index: int, epoch: int) -> np.ndarray:
+        from PIL import Image
+
+        path = self.files[index]
+        try:
+            data = path.read_bytes()
+            with Image.open(io.BytesIO(data)) as header:
+                width, height = header.size
+        except OSError as error:
+            raise UserError(f"{path}: not an image that can be read") from error
+        if self.augment is None:
+            x, y, w, h = centre_box(width, height, self.input_size)
+            mirrored = False
+        else:
+            random = generator(self.seed, epoch, index)
+            x, y, w, h = random_box(width, height, self.augment.smallest, random)
+            mirrored = random.random() < self.augment.flip
+        # No larger than needed: a part that is shrunk anyway is decoded at a half, a quarter or an eighth of its size.
+        shrunk = min(w / self.input_size[0], h / self.input_size[1])
+        reduction = max(s for s in (1, 2, 4, 8) if s == 1 or s <= shrunk)
+        array = decode_image(data, width, height, reduction, y + h, name=str(path))
+        factor = -(-width // array.shape[1])  # what it was reduced by: the input has 8 pixels or more, so this is exact
+        part = array[y // factor : -(-(y + h) // factor), x // factor : -(-(x + w) // factor)]
+        smaller = part.shape[1] >= self.input_size[0] and part.shape[0] >= self.input_size[1]
+        part = cv2.resize(part, self.input_size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        return np.ascontiguousarray(part[:, ::-1]) if mirrored else part
+
+
+def classified_images(
+    source: ImageSet, title: str, input_size: tuple[int, int], *, augment: ImageAugmentation | None, seed: int
+) -> ClassifiedImages:
+    """The data set of a source: `SmallImages` of an array, `ImageFiles` of files.
+
+    Args:
+        source, augment, seed: see `ClassifiedImages`.
+        title: what the set is called, for messages.
+        input_size: (width, height) of the network's input in pixels.
+
+    Raises:
+        UserError: small images, which are not scaled, are of another size.
+    """
+    if isinstance(source.images, list):
+        return ImageFiles(source, input_size, augment=augment, seed=seed)
+    small = SmallImages(source, augment=augment, seed=seed)
+    if small.size != input_size:
+        given, right = (",".join(map(str, size)) for size in (input_size, small.size))
+        raise UserError(f"`input_size` is {given}: {title} is not scaled, give --input-size {right}")
+    return small

@@ -1,0 +1,163 @@
+"""Scenes on disk: rendered on first use, then read where they lie."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpgmt.data.regions import Entry
+from rpgmt.synthetic.coco_format import VERSION, PeopleLabels, coco_document
+from rpgmt.synthetic.parallel import render_many, split_start
+from rpgmt.synthetic.render import Scene, render
+
+Split = Literal["train", "val"]
+
+_IMAGE: dict[str, tuple[tuple[int, ...], type]] = {"image": ((3,), np.uint8)}
+_DENSE: dict[str, tuple[tuple[int, ...], type]] = {
+    "people": ((), np.uint8),
+    "parts": ((), np.uint8),
+    "depth": ((), np.float32),
+    "normals": ((3,), np.float32),
+}
+"""Fields of `Scene` that have a file each: numbers a pixel, and their type."""
+
+
+def load(
+    root: Path | str,
+    *,
+    count: int,
+    size: int = 96,
+    seed: int = 0,
+    split: Split = "train",
+    dense: bool = False,
+    processes: int | None = None,
+    progress: bool = True,
+) -> SyntheticScenes:
+    """The scenes of a split, from the cache ``root/synthetic/…``, which is rendered first where it is missing.
+
+    The cache is written to a folder of another name and renamed at the end: an interrupted run leaves none, and of
+    several processes that render the same at once, the first one's is kept.
+
+    Args:
+        root: folder of caches.
+        count: how many scenes.
+        size: width and height in pixels.
+        seed: of the scenes.
+        split: "train" and "val" have no scene in common.
+        dense: store mask, parts, depth and normals too (18 bytes a pixel instead of 3), for tasks that read them in
+            training. Without it they are rendered again, with the same values, whenever they are asked for.
+        processes: as of ``render_many``.
+        progress: show a progress bar while rendering.
+
+    Raises:
+        ValueError: count, size, seed or split is not possible.
+    """
+    split_start(split, count)
+    render(seed, 0, size)  # raises the errors of seed and size before anything is written
+    folder = Path(root) / "synthetic" / f"v{VERSION}-seed{seed}-{size}px-{split}-{count}{'-dense' if dense else ''}"
+    if not folder.is_dir():
+        _fill(folder, count, size, seed, split, dense, processes, progress)
+    return SyntheticScenes(folder, count=count, size=size, seed=seed, split=split, dense=dense)
+
+
+def _fill(
+    folder: Path, count: int, size: int, seed: int, split: Split, dense: bool, processes: int | None, progress: bool
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    incomplete = Path(tempfile.mkdtemp(prefix=f"incomplete-{folder.name}-", dir=folder.parent))
+    try:
+        incomplete.chmod(0o755)  # mkdtemp's folders are private
+        maps = {
+            name: np.lib.format.open_memmap(
+                incomplete / f"{name}.npy", mode="w+", shape=(count, size, size, *channels), dtype=dtype
+            )
+            for name, (channels, dtype) in (_IMAGE | (_DENSE if dense else {})).items()
+        }
+        labels = PeopleLabels()
+        title = f"Rendering synthetic {split}" if progress else None
+        scenes = render_many(seed, split_start(split, count), count, size, processes=processes, progress=title)
+        for i, scene in enumerate(scenes):
+            for name, array in maps.items():
+                array[i] = getattr(scene, name)
+            labels.add(i, scene)
+        for array in maps.values():
+            array.flush()
+        for name, values in labels.arrays().items():
+            np.save(incomplete / f"{name}.npy", values)
+        try:
+            incomplete.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # not just another process that was faster
+                raise
+    finally:
+        shutil.rmtree(incomplete, ignore_errors=True)
+
+
+class SyntheticScenes:
+    """The scenes of a cache folder, read where they lie (memory-mapped); made by ``load``.
+
+    Scenes are numbered from 0. Arrays are copies, which the caller may change; see ``Scene`` for their meaning.
+    """
+
+    def __init__(self, folder: Path, *, count: int, size: int, seed: int, split: Split, dense: bool) -> None:
+        self.folder, self.count, self.size, self.seed, self.split, self.dense = folder, count, size, seed, split, dense
+        self._maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_IMAGE, *(_DENSE if dense else ()))}
+        self._last: tuple[int, Scene] | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickled memory map would be the whole array; worker processes open the files themselves.
+        options = {"count": self.count, "size": self.size, "seed": self.seed, "split": self.split, "dense": self.dense}
+        return _open, (self.folder, options)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """uint8 RGB (size, size, 3)."""
+        return np.array(self._maps["image"][self._number(i)])
+
+    def person_mask(self, i: int) -> NDArray[np.uint8]:
+        """uint8 (size, size): 0, or 1 + the place of the visible person among the image's annotations."""
+        return self._dense("people", i)
+
+    def parts(self, i: int) -> NDArray[np.uint8]:
+        """uint8 (size, size): index into ``rpgmt.synthetic.body.PARTS``."""
+        return self._dense("parts", i)
+
+    def depth(self, i: int) -> NDArray[np.float32]:
+        """float32 (size, size), metres along the optical axis."""
+        return self._dense("depth", i)
+
+    def normals(self, i: int) -> NDArray[np.float32]:
+        """float32 (size, size, 3), unit, camera frame."""
+        return self._dense("normals", i)
+
+    def read_image(self, entry: Entry, *_: int) -> NDArray[np.uint8]:
+        """The image of an entry of the document's ``images``, always whole: less of it would spare no decoding."""
+        return self.image(entry["id"])
+
+    def document(self) -> dict[str, Any]:
+        """The COCO key-point document of all scenes."""
+        names = ("person_image", "keypoints", "boxes", "areas")
+        return coco_document({name: np.load(self.folder / f"{name}.npy") for name in names}, self.count, self.size)
+
+    def _number(self, i: int) -> int:
+        if not 0 <= i < self.count:
+            raise IndexError(f"scene {i} of {self.count}")
+        return i
+
+    def _dense(self, name: str, i: int) -> NDArray[Any]:
+        if self.dense:
+            return np.array(self._maps[name][self._number(i)])
+        if self._last is None or self._last[0] != self._number(i):
+            self._last = i, render(self.seed, split_start(self.split, self.count) + i, self.size)
+        return np.array(getattr(self._last[1], name))
+
+
+def _open(folder: Path, options: dict[str, Any]) -> SyntheticScenes:
+    return SyntheticScenes(folder, **options)
