@@ -19,7 +19,7 @@ from tools.benchmarks import check_rounds, quartiles, ratios
 if TYPE_CHECKING:
     import torch
 
-    from rpgmt.rpg.generate import Segment
+    from rpgmt.rpg.layout import Segment
     from tools.benchmarks.generation.kinds import Kind, Problem
 
 LAYERS = "32768,147456,32768"
@@ -162,7 +162,7 @@ def _segments(layers: Sequence[int], generated: int) -> list[Segment]:
 
     A scale is what `Bank` gives a layer that Kaiming's initialiser fills with a deviation of √(2 / (weights / 256 inputs)).
     """
-    from rpgmt.rpg.generate import Segment
+    from rpgmt.rpg.layout import Segment
 
     segments = []
     for numel in itertools.cycle(layers):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rpgmt.errors import UserError
-from rpgmt.rpg.generate import Layout, Segment, generate
+from rpgmt.rpg.generate import ParameterGenerator
+from rpgmt.rpg.layout import Layout, Segment
 from rpgmt.rpg.placement import Placement
 
 WALKS = 3
@@ -70,31 +71,35 @@ class Problem:
         return sum(layer.numel for layer in self.segments)
 
     def layout(self, block: int) -> Layout:
-        """A new layout, which has made nothing yet."""
+        """Where the weights come from."""
         return Layout(Placement(self.size, block=block), self.segments)
 
-    def generate(self, layout: Layout) -> Tensor:
-        """The flat weights of `layout` from the bank."""
-        return generate(self.bank, layout, dtype=self.dtype)
+    def generator(self, block: int) -> ParameterGenerator:
+        """A new generator, which has made nothing yet."""
+        return ParameterGenerator(self.layout(block))
+
+    def generate(self, generator: ParameterGenerator) -> Tensor:
+        """The flat weights from the bank."""
+        return generator.generate(self.bank, self.dtype)
 
 
-def table_bytes(layout: Layout, device: torch.device) -> int:
-    """Makes what `generate` needs on `device`; its bytes."""
-    return layout.on(device).bytes
+def table_bytes(generator: ParameterGenerator, device: torch.device) -> int:
+    """Makes what a generator needs on `device`; its bytes."""
+    return generator.on(device).bytes
 
 
 def ours(problem: Problem, block: int, *, split: bool = False) -> Kind:
     """Our generator; with `split`, layer by layer as a network takes the weights and gives their gradients back."""
-    layout = problem.layout(block)
+    generator = problem.generator(block)
     started = time.perf_counter()
-    held = table_bytes(layout, problem.device)
+    held = table_bytes(generator, problem.device)
     seconds = time.perf_counter() - started
     name = f"ours, block {block}"
     if not split:
-        return Kind(name, lambda: problem.generate(layout), lambda flat: flat.backward(problem.gradient), held, seconds)
+        return Kind(name, lambda: problem.generate(generator), lambda flat: flat.backward(problem.gradient), held, seconds)
 
     def layers() -> Sequence[Tensor]:
-        return layout.cut(problem.generate(layout))  # as `Bank` does
+        return generator.layout.cut(problem.generate(generator))  # as `Bank` does
 
     return Kind(f"{name}, split", layers, lambda w: torch.autograd.backward(w, problem.layer_gradients), held, seconds)
 
@@ -161,10 +166,11 @@ def check(problem: Problem, block: int) -> None:
     Raises:
         RuntimeError: they differ, so that one of the two does not compute what it should.
     """
-    layout = problem.layout(block)
+    generator = problem.generator(block)
+    layout = generator.layout
     formula = authors(problem, layout.placement)
     expected = formula.forward()
-    flat = problem.generate(layout)
+    flat = problem.generate(generator)
     near: dict[str, Any] = {"rtol": 1e-6 if problem.dtype == torch.float32 else 2**-7, "atol": 0.0}
     for layer, (start, weight) in enumerate(zip(layout.offsets, expected, strict=False)):
         if not torch.allclose(flat[start:][: len(weight)], weight, **near):
@@ -330,7 +336,7 @@ def compiled(problem: Problem, backend: str = "inductor") -> Kind:
     seconds = time.perf_counter() - started
 
     whole = Problem(size, [Segment(generated, 1.0)], problem.dtype, problem.device)
-    flat = whole.generate(whole.layout(1))
+    flat = whole.generate(whole.generator(1))
     expected = _gradient(whole.bank, lambda: flat[:generated].backward(gradient))
     if not torch.equal(weights, flat[:generated]) or not _close(own, expected, problem.dtype):
         raise UserError(
