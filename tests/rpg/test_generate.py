@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -282,3 +284,69 @@ def test_a_banks_root_mean_square_is_exact() -> None:
     for size in (1, 2, 1000):
         values = Bank(size, std=0.02, dtype=torch.float64).values.detach()
         assert float(values.square().mean().sqrt()) == pytest.approx(0.02, rel=1e-12)
+
+
+# ---- the parts
+
+
+def test_a_layout_stays_as_it_was_made() -> None:
+    layout, generator = generator_of(13)
+    before = copy.deepcopy(vars(layout))
+    generator.fold(generator.generate(random(13)))
+    generator.mean_squared_scales(CPU)
+    assert vars(layout) == before
+    for twin in (copy.deepcopy(layout), pickle.loads(pickle.dumps(layout))):
+        assert twin == layout
+        assert vars(twin) == before
+
+
+def test_copies_of_a_generator_share_its_tables_and_pickles_leave_them_out() -> None:
+    layout, generator = generator_of(1000, ((50_000, 0.5),))
+    tables = generator.on(CPU)
+    assert copy.deepcopy(generator).on(CPU) is tables
+    assert len(pickle.dumps(generator)) < 1000 < tables.bytes
+    other = pickle.loads(pickle.dumps(generator))
+    assert other.layout == layout
+    assert not other.is_prepared
+    bank = random(1000)
+    assert torch.equal(other.generate(bank), generator.generate(bank))
+    assert generator.rescaled([2.0]).on(CPU).plan.entries is tables.plan.entries
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_a_plan_is_packed_and_unpacked(block: int) -> None:
+    _, generator = generator_of(48, block=block)
+    backend = generator.on(CPU)
+    assert len(backend.alone) == len(SEGMENTS)
+    for plan in (backend.plan, *backend.alone):
+        again = type(plan)(*plan.arguments())
+        assert all(a is b for a, b in zip(plan.arguments(), again.arguments(), strict=True))
+
+
+def test_the_operators_take_what_their_plans_hold() -> None:
+    layers = "int size, int[] offsets, int[] lengths, float[] scales"
+    for name, plan in {
+        "": f"Tensor entries, {layers}",
+        "_runs": f"Tensor runs, Tensor signs, int[] shorts, int block, int first, {layers}",
+    }.items():
+        for verb, taken in (("generate", "bank"), ("fold", "flat")):
+            schema = str(getattr(torch.ops.rpgmt, verb + name).default._schema)
+            assert schema == f"rpgmt::{verb}{name}(Tensor {taken}, {plan}, ScalarType dtype) -> Tensor"
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_a_layer_alone_has_no_gradient_rather_than_a_wrong_one(block: int) -> None:
+    _, generator = generator_of(48, block=block)
+    assert not generator.generate_alone(random(48).requires_grad_(), 1).requires_grad
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_a_wrong_length_is_an_error(block: int) -> None:
+    _, generator = generator_of(48, block=block)
+    for call, words in (
+        (lambda: generator.generate(random(47)), r"`bank` has shape \(47,\): give \(48,\)"),
+        (lambda: generator.generate(random(48)[None]), r"`bank` has shape \(1, 48\): give \(48,\)"),
+        (lambda: generator.fold(random(M)), rf"`flat` has shape \({M},\): give \(160,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
