@@ -31,6 +31,7 @@ from rpgmt.rpg.placement import Placement  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0 to a scalar:DeprecationWarning")
 
 DEVICE = torch.device(os.environ.get("RPGMT_TEST_DEVICE", "cpu"))
+OPERATORS = fused_operators()
 INTERPRETED = not isinstance(kernels.generate_kernel, triton.JITFunction)
 
 Layers = Sequence[tuple[int, float]]
@@ -52,11 +53,11 @@ def plan_of(layers: Layers, placement: Placement) -> Fused:
 
 
 def generate(bank: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
-    return fused_operators().generate(bank, plan, dtype)
+    return OPERATORS.generate(bank, plan, dtype)
 
 
 def fold(flat: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
-    return fused_operators().fold(flat, plan, dtype)
+    return OPERATORS.fold(flat, plan, dtype)
 
 
 def without_padding(flat: Tensor, layers: Layers) -> Tensor:
@@ -109,7 +110,7 @@ def test_a_layer_alone_has_the_weights_that_it_has_among_all(size: int, block: i
     layers = FEW if size < 10 else LAYERS
     layout = layout_of(layers, Placement(size, 3, 1, block))
     fused_plan, bank = Fused.of(layout, DEVICE), random(size, dtype=torch.float32)
-    backend = Backend(fused_operators(), fused_plan, fused_plan.alone(layout))
+    backend = Backend(OPERATORS, fused_plan, fused_plan.alone(layout))
     flat = generate(bank, fused_plan, torch.float32)
     for plan, weights in zip(backend.alone, layout.cut(flat), strict=True):
         assert torch.equal(generate(bank, plan, torch.float32), weights)
