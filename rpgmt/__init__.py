@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rpgmt.engine.model_file import load_model as load
+    from rpgmt.rpg.bake import bake
     from rpgmt.rpg.bank import Bank, defer_gradients
-    from rpgmt.rpg.convert import bake, convert
+    from rpgmt.rpg.convert import convert
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
     from rpgmt.rpg.optim import parameter_groups
     from rpgmt.rpg.report import report
@@ -31,7 +32,7 @@ _HOMES = {
     "RPGConv2d": "rpgmt.rpg.layers:RPGConv2d",
     "RPGConvTranspose2d": "rpgmt.rpg.layers:RPGConvTranspose2d",
     "RPGLinear": "rpgmt.rpg.layers:RPGLinear",
-    "bake": "rpgmt.rpg.convert:bake",
+    "bake": "rpgmt.rpg.bake:bake",
     "convert": "rpgmt.rpg.convert:convert",
     "defer_gradients": "rpgmt.rpg.bank:defer_gradients",
     "load": "rpgmt.engine.model_file:load_model",

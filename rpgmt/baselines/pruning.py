@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from rpgmt.baselines.masks import Masks, count_remaining
 from rpgmt.baselines.parameter_count import Pruning, check_count
-from rpgmt.rpg.generate import squared_scales
 from rpgmt.rpg.layers import banks_of
 
 
@@ -65,7 +64,7 @@ def prune_banks(model: nn.Module, parameters: int) -> Pruning:
     chosen = []
     for name, bank in banks_of(model).items():
         values = bank.values.detach()
-        chosen.append(_Prunable(name, bank, "values", values.abs() * squared_scales(bank.layout, values.device).sqrt()))
+        chosen.append(_Prunable(name, bank, "values", values.abs() * bank.generator.squared_scales(values.device).sqrt()))
     return _prune(model, parameters, chosen, "entries of banks")
 
 

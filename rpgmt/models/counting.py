@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rpgmt.rpg.convert import bake
+from rpgmt.rpg.bake import bake
 from rpgmt.rpg.report import report
 
 

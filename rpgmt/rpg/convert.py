@@ -1,22 +1,19 @@
-"""convert(model, size) swaps layers for generated ones in place; bake(model) swaps them back; report(model) counts."""
+"""convert(model, size) swaps layers for generated ones, in place."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import GENERATED, PLAIN, GeneratedLayer, deviation
+from rpgmt.rpg.layers import GENERATED, GeneratedLayer, deviation
 from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.report import Report, report
-from rpgmt.rpg.size import parse_size
-
-M = TypeVar("M", bound=nn.Module)
+from rpgmt.rpg.size import parse_size, split
 
 Scope = str | Callable[[str], str]
 
@@ -88,53 +85,6 @@ def convert(
         bank.left = left
         model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
     return report(model)
-
-
-def bake(model: M) -> M:
-    """Turns generated layers into plain `nn` layers that hold the weights generated last, bit for bit, in place.
-
-    A model without generated layers is left as it is.
-
-    Returns:
-        The same model.
-
-    Raises:
-        RuntimeError: The model is a part of one whose bank it draws on.
-    """
-    layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
-    banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
-    inside = set(model.modules())
-    for bank in banks.values():
-        if bank.root is not None and bank.root not in inside:
-            raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
-    with torch.no_grad():
-        for layer in layers:
-            weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
-            del layer.__dict__["bank"], layer.__dict__["segment"]
-            layer.__class__ = PLAIN[type(layer)]  # type: ignore[assignment]
-            layer._parameters = {"weight": weight, **layer._parameters}
-    for bank in banks.values():
-        bank.unregister()
-    return model
-
-
-def split(total: int, shares: Sequence[int]) -> list[int]:
-    """Cuts `total` into whole parts in proportion to `shares`: largest remainder, at least 1 each.
-
-    Raises:
-        ValueError: There are more parts than units.
-    """
-    if total < len(shares):
-        raise ValueError(f"`size` is {total}: {len(shares)} banks need at least 1 parameter each")
-    whole = sum(shares)
-    parts = [max(1, total * share // whole) for share in shares]
-    # The units that rounding left over go where most was cut off; parts lifted to 1 may have taken too many.
-    by_remainder = sorted(range(len(shares)), key=lambda i: -(total * shares[i] % whole))
-    for i in by_remainder[: max(0, total - sum(parts))]:
-        parts[i] += 1
-    while sum(parts) > total:
-        parts[parts.index(max(parts))] -= 1
-    return parts
 
 
 def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> tuple[dict[str, nn.Module], dict[str, str]]:

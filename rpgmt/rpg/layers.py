@@ -40,7 +40,7 @@ class GeneratedLayer(nn.Module):
         plain = super().forward
         if not self.bank.regenerate or torch.compiler.is_compiling():
             return plain(*args, **kwargs)
-        with self.bank.dropping_weights():
+        with self.bank.regeneration.dropping_weights():
             return plain(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:

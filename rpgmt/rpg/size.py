@@ -1,9 +1,10 @@
-"""The size of the banks as people write it: ``1M``, ``250K``, ``36864``, ``25%``."""
+"""The size of the banks as people write it (``1M``, ``250K``, ``36864``, ``25%``), and how banks share it."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 LIMIT = 2**31  # placement is 32-bit integer arithmetic
@@ -48,3 +49,22 @@ def parse_size(text: str | int, generated: int | None = None, *, name: str = "si
     if size >= LIMIT:
         raise ValueError(f"`{name}` is {text}: must be below 2**31 = {LIMIT}")
     return size
+
+
+def split(total: int, shares: Sequence[int]) -> list[int]:
+    """Cuts `total` into whole parts in proportion to `shares`: largest remainder, at least 1 each.
+
+    Raises:
+        ValueError: There are more parts than units.
+    """
+    if total < len(shares):
+        raise ValueError(f"`size` is {total}: {len(shares)} banks need at least 1 parameter each")
+    whole = sum(shares)
+    parts = [max(1, total * share // whole) for share in shares]
+    # The units that rounding left over go where most was cut off; parts lifted to 1 may have taken too many.
+    by_remainder = sorted(range(len(shares)), key=lambda i: -(total * shares[i] % whole))
+    for i in by_remainder[: max(0, total - sum(parts))]:
+        parts[i] += 1
+    while sum(parts) > total:
+        parts[parts.index(max(parts))] -= 1
+    return parts

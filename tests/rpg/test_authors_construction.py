@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rpgmt import Bank, RPGConv2d, bake
+from rpgmt.rpg.backends.index_tables import IndexTables
+from rpgmt.rpg.generate import BY_INDEX
 from rpgmt.rpg.layers import GeneratedLayer
-from rpgmt.rpg.layout import Layout
-from rpgmt.rpg.tables import IndexTables
 
 FAN = 4608  # 512 · 3 · 3: the shape that the ring is initialised as
 STD = math.sqrt(2 / FAN)
@@ -79,13 +79,14 @@ def authors_tables(size: int, generated: int, seed: int = 0) -> tuple[np.ndarray
 
 def plug_in(bank: Bank, index: np.ndarray, sign: np.ndarray, scales: list[float]) -> None:
     """Makes a bank generate by the given tables and scales in place of its placement's."""
-    bank.layout = bank.layout.scaled(scales)
-    layout: Layout = bank.layout
+    bank.generator = bank.generator.rescaled(scales)
+    layout = bank.layout
     entries = np.full(layout.offsets[-1], 2 * bank.size)  # padding reads the 0 of [bank, -bank, 0]
     for segment, offset in enumerate(layout.offsets[:-1]):
         chunk = slice(layout.starts[segment], layout.starts[segment + 1])
         entries[offset : offset + layout.lengths[segment]] = index[chunk] + bank.size * (sign[chunk] < 0)
-    layout._made[torch.device("cpu")] = IndexTables(layout, torch.from_numpy(entries))
+    tables = IndexTables(torch.from_numpy(entries), bank.size, layout.offsets, layout.lengths, layout.scales)
+    bank.generator._serve(torch.device("cpu"), BY_INDEX, tables)
 
 
 class Twin:

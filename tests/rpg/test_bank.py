@@ -68,8 +68,7 @@ def test_a_training_step_generates_once_and_folds_once() -> None:
         with Count() as count:
             model(X).sum().backward()
         assert (count.generate, count.fold) == (1, 1)
-        assert model.bank._weights is None  # dropped with the forward
-        assert model.bank._flat is None
+        assert model.bank._kept is None  # dropped with the forward
 
 
 def test_counting_and_printing_generate_nothing() -> None:
@@ -268,7 +267,7 @@ def test_an_error_in_forward_leaves_no_trace() -> None:
     expected = gradients(model, lambda: model(X))
     with pytest.raises(RuntimeError, match="channels"):
         model(torch.randn(1, 5, 6, 6))
-    assert model.bank._weights is None
+    assert model.bank._kept is None
     for name, value in gradients(model, lambda: model(X)).items():
         assert torch.equal(value, expected[name])
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from rpgmt import Bank, RPGConv2d, RPGConvTranspose2d, RPGLinear, bake, convert, report
-from rpgmt.rpg.convert import split
 from rpgmt.rpg.layers import GeneratedLayer
+from rpgmt.rpg.size import split
 
 
 class Branched(nn.Module):

@@ -209,7 +209,7 @@ def test_copies_do_not_share_what_waits() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert_close(accumulate(twin, images(2), [False, False]), accumulate(network(), images(2), [False, False]))
     with defer_gradients(model):
-        assert copy.deepcopy(model).bank.deferring is False
+        assert copy.deepcopy(model).bank.deferral.on is False
 
 
 # ---- nothing kept

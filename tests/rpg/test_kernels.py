@@ -18,16 +18,21 @@ from torch import Tensor
 triton = pytest.importorskip("triton")
 tl = pytest.importorskip("triton.language")
 
-from rpgmt.rpg import generate as tables  # noqa: E402
-from rpgmt.rpg import kernels  # noqa: E402
-from rpgmt.rpg.kernels import Segments, fold, generate  # noqa: E402
+from rpgmt.rpg import layout as layouts  # noqa: E402
+from rpgmt.rpg.backends import fused, kernels  # noqa: E402
+from rpgmt.rpg.backends.fused import Fused  # noqa: E402
+from rpgmt.rpg.backends.index_tables import IndexTables  # noqa: E402
+from rpgmt.rpg.backends.plan import Plan  # noqa: E402
+from rpgmt.rpg.generate import Backend, fused_operators  # noqa: E402
+from rpgmt.rpg.layout import Layout, Segment  # noqa: E402
 from rpgmt.rpg.placement import Placement  # noqa: E402
 
 # The interpreter of Triton 3.6 makes scalars of NumPy arrays in a way that NumPy gives up.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0 to a scalar:DeprecationWarning")
 
 DEVICE = torch.device(os.environ.get("RPGMT_TEST_DEVICE", "cpu"))
-INTERPRETED = not isinstance(kernels._generate_kernel, triton.JITFunction)
+OPERATORS = fused_operators()
+INTERPRETED = not isinstance(kernels.generate_kernel, triton.JITFunction)
 
 Layers = Sequence[tuple[int, float]]
 LAYERS: Layers = ((7, 1.0), (40, 0.25), (1, 3.0), (33, 1.0), (20, 0.1))  # M = 101, padded and with several scales
@@ -35,13 +40,24 @@ FEW: Layers = ((5, 0.3), (16, 1.0), (3, 2.0))  # M = 24, for banks that need a p
 M = sum(numel for numel, _ in LAYERS)
 
 
-def offsets_of(layers: Layers, align: int = 16) -> list[int]:
-    return list(itertools.accumulate((-(-numel // align) * align for numel, _ in layers), initial=0))
+def offsets_of(layers: Layers) -> list[int]:
+    return list(itertools.accumulate((-(-numel // 16) * 16 for numel, _ in layers), initial=0))
 
 
-def segments_of(layers: Layers, align: int = 16) -> Segments:
-    numels, scales = zip(*layers, strict=True) if layers else ((), ())
-    return Segments.of(numels, offsets_of(layers, align), scales, DEVICE)
+def layout_of(layers: Layers, placement: Placement) -> Layout:
+    return Layout(placement, tuple(Segment(*layer) for layer in layers))
+
+
+def plan_of(layers: Layers, placement: Placement) -> Fused:
+    return Fused.of(layout_of(layers, placement), DEVICE)
+
+
+def generate(bank: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
+    return OPERATORS.generate(bank, plan, dtype)
+
+
+def fold(flat: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
+    return OPERATORS.fold(flat, plan, dtype)
 
 
 def without_padding(flat: Tensor, layers: Layers) -> Tensor:
@@ -77,31 +93,33 @@ def factors_of(placement: Placement, layers: Layers) -> tuple[Tensor, Tensor]:
 
 def by_tables(bank: Tensor, placement: Placement, layers: Layers) -> Tensor:
     """The weights as PyTorch's operations make them."""
-    layout = tables.Layout(placement, tuple(tables.Segment(*layer) for layer in layers))
-    return without_padding(tables.generate(bank, layout), layers)
+    tables = IndexTables.of(layout_of(layers, placement)).to(DEVICE)
+    return without_padding(tables.generate(bank, bank.dtype), layers)
 
 
 def test_usable_where_triton_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.usable(DEVICE)
-    assert kernels.usable(torch.device("cpu")) is INTERPRETED
-    assert not kernels.usable(torch.device("meta"))
-    monkeypatch.setattr(kernels, "triton", None)
-    assert not kernels.usable(DEVICE)
+    assert fused.usable(DEVICE)
+    assert fused.usable(torch.device("cpu")) is INTERPRETED
+    assert not fused.usable(torch.device("meta"))
+    monkeypatch.setattr(fused, "triton", None)
+    assert not fused.usable(DEVICE)
 
 
 @pytest.mark.parametrize(("size", "block"), [(2, 1), (13, 1), (37, 1), (1000, 1), (50, 3), (20, 16), (64, 16), (410, 200)])
 def test_a_layer_alone_has_the_weights_that_it_has_among_all(size: int, block: int) -> None:
     layers = FEW if size < 10 else LAYERS
-    layout = tables.Layout(Placement(size, 3, 1, block), tuple(tables.Segment(*layer) for layer in layers))
-    fused, bank = kernels.Fused.of(layout, DEVICE), random(size, dtype=torch.float32)
-    for segment, weights in enumerate(layout.cut(fused.generate(bank, torch.float32))):
-        assert torch.equal(fused.generate(bank, torch.float32, segment), weights)
-    doubled = fused.rescaled(layout.scaled([2 * scale for scale in layout.scales]))
-    assert torch.equal(doubled.generate(bank, torch.float32), 2 * fused.generate(bank, torch.float32))
-    unit = fused.rescaled(layout.scaled([1.0] * len(layers)))
-    uses = unit.fold(unit.generate(torch.ones_like(bank), torch.float32), torch.float32)
-    assert torch.equal(unit.fold(unit.generate(bank, torch.float32), torch.float32).sign(), bank.sign() * (uses > 0))
-    assert fused.bytes < 60 * len(layers) + 40
+    layout = layout_of(layers, Placement(size, 3, 1, block))
+    fused_plan, bank = Fused.of(layout, DEVICE), random(size, dtype=torch.float32)
+    backend = Backend(OPERATORS, fused_plan, fused_plan.alone(layout))
+    flat = generate(bank, fused_plan, torch.float32)
+    for plan, weights in zip(backend.alone, layout.cut(flat), strict=True):
+        assert torch.equal(generate(bank, plan, torch.float32), weights)
+    doubled = fused_plan.rescaled(layout.scaled([2 * scale for scale in layout.scales]))
+    assert torch.equal(generate(bank, doubled, torch.float32), 2 * flat)
+    unit = fused_plan.rescaled(layout.scaled([1.0] * len(layers)))
+    uses = fold(generate(torch.ones_like(bank), unit, torch.float32), unit, torch.float32)
+    assert torch.equal(fold(generate(bank, unit, torch.float32), unit, torch.float32).sign(), bank.sign() * (uses > 0))
+    assert backend.bytes < 60 * len(layers) + 40
 
 
 # ---- against the definition. Runs: one, two, a square and a product of neighbours (no walk), primes, more than weights.
@@ -120,13 +138,14 @@ CASES = [
 
 @pytest.mark.parametrize(("size", "block", "layers"), CASES, ids=lambda value: str(value) if isinstance(value, int) else "")
 def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int, layers: Layers) -> None:
-    placement, segments = Placement(size, 3, 1, block), segments_of(layers)
+    placement = Placement(size, 3, 1, block)
+    plan = plan_of(layers, placement)
     matrix = torch.from_numpy(reference.generating_matrix(size, layers, 3, 1, block)).to(DEVICE)
     bank, gradients = random(size), random(len(matrix), 1)
-    flat = generate(bank, segments, placement, torch.float64)
+    flat = generate(bank, plan, torch.float64)
     torch.testing.assert_close(without_padding(flat, layers), matrix @ bank, rtol=1e-15, atol=0)
     assert (flat[is_padding(layers)] == 0).all()
-    sums = fold(with_padding(gradients, layers), segments, placement, torch.float64)
+    sums = fold(with_padding(gradients, layers), plan, torch.float64)
     torch.testing.assert_close(sums, matrix.T @ gradients, rtol=1e-13, atol=1e-13)
 
 
@@ -134,7 +153,7 @@ def test_weights_and_gradients_equal_the_dense_matrix(size: int, block: int, lay
 def test_float32_weights_are_the_tables_weights_bit_for_bit(size: int, block: int) -> None:
     placement, bank = Placement(size, 2**40 + 5, 7, block), random(size, dtype=torch.float32)
     bank[0] = 0.0  # whose sign shows in the bits alone
-    weights = without_padding(generate(bank, segments_of(LAYERS), placement, torch.float32), LAYERS)
+    weights = without_padding(generate(bank, plan_of(LAYERS, placement), torch.float32), LAYERS)
     assert torch.equal(weights.view(torch.int32), by_tables(bank, placement, LAYERS).view(torch.int32))
 
 
@@ -142,20 +161,20 @@ def test_float32_weights_are_the_tables_weights_bit_for_bit(size: int, block: in
 def large_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fewer programs: the interpreter takes as long for any tile."""
     if INTERPRETED:
-        monkeypatch.setattr(kernels, "_TILE", 4096)
-    kernels._launch.cache_clear()
+        monkeypatch.setattr(fused, "_TILE", 4096)
+    fused._launch.cache_clear()
     yield
-    kernels._launch.cache_clear()
+    fused._launch.cache_clear()
 
 
 def check_against_tables(placement: Placement, layers: Layers) -> None:
-    segments = segments_of(layers)
+    plan = plan_of(layers, placement)
     entries, factors = factors_of(placement, layers)
     bank, gradients = random(placement.size, dtype=torch.float32), random(len(entries), 1)
-    weights = without_padding(generate(bank, segments, placement, torch.float32), layers)
+    weights = without_padding(generate(bank, plan, torch.float32), layers)
     assert torch.equal(weights, by_tables(bank, placement, layers))
     expected = torch.zeros_like(bank, dtype=torch.float64).index_add_(0, entries, factors * gradients)
-    sums = fold(with_padding(gradients, layers), segments, placement, torch.float64)
+    sums = fold(with_padding(gradients, layers), plan, torch.float64)
     torch.testing.assert_close(sums, expected, rtol=1e-13, atol=1e-13)
 
 
@@ -178,15 +197,16 @@ def test_a_hundred_thousand_weights() -> None:
 
 def test_layers_without_weights_and_banks_without_layers() -> None:
     layers = ((0, 9.0), (7, 2.0), (0, 9.0), (0, 9.0), (40, 0.5), (0, 9.0))
-    placement, segments, bank = Placement(30), segments_of(layers), random(30)
+    placement, bank = Placement(30), random(30)
+    plan = plan_of(layers, placement)
     entries, factors = factors_of(placement, layers)
-    assert torch.equal(without_padding(generate(bank, segments, placement, torch.float64), layers), bank[entries] * factors)
+    assert torch.equal(without_padding(generate(bank, plan, torch.float64), layers), bank[entries] * factors)
     gradients = random(47, 1)
-    sums = fold(with_padding(gradients, layers), segments, placement, torch.float64)
+    sums = fold(with_padding(gradients, layers), plan, torch.float64)
     expected = torch.zeros_like(bank).index_add_(0, entries, factors * gradients)
     torch.testing.assert_close(sums, expected, rtol=1e-13, atol=1e-13)
-    assert generate(bank, segments_of(()), placement, torch.float32).shape == (0,)
-    assert torch.equal(fold(random(0), segments_of(()), placement, torch.float64), torch.zeros_like(bank))
+    assert generate(bank, plan_of((), placement), torch.float32).shape == (0,)
+    assert torch.equal(fold(random(0), plan_of((), placement), torch.float64), torch.zeros_like(bank))
 
 
 # ---- order of sums, types, bits
@@ -195,7 +215,7 @@ def test_layers_without_weights_and_banks_without_layers() -> None:
 @pytest.mark.parametrize(("size", "block", "programs"), [(6, 1, 7), (6, 1, 2048), (7, 3, 1), (7, 3, 7)])
 def test_laps_are_added_in_order_in_float32(monkeypatch: pytest.MonkeyPatch, programs: int, size: int, block: int) -> None:
     # As many programs as a small bank is split into: the laps' groups, which are then added in order, too.
-    monkeypatch.setattr(kernels, "_PROGRAMS", programs)
+    monkeypatch.setattr(fused, "_PROGRAMS", programs)
     layers = ((100, 0.3), (size * 44 - 3 - 100, 1.7))
     placement = Placement(size, seed=5, block=block)
     entries, factors = factors_of(placement, layers)
@@ -208,16 +228,15 @@ def test_laps_are_added_in_order_in_float32(monkeypatch: pytest.MonkeyPatch, pro
         for lap in group.tolist():
             total[entries[lap * size : (lap + 1) * size]] += products[lap * size : (lap + 1) * size]
         expected += total
-    sums = fold(with_padding(gradients, layers), segments_of(layers), placement, torch.float32)
+    sums = fold(with_padding(gradients, layers), plan_of(layers, placement), torch.float32)
     assert torch.equal(sums, expected)
 
 
 def test_bits_repeat() -> None:
-    placement, segments = Placement(50, block=3), segments_of(LAYERS)
-    bank, flat = random(50, dtype=torch.float32), random(segments.length, 1, torch.float32)
-    weights, sums = (
-        [function(x, segments, placement, torch.float32) for _ in range(3)] for function, x in ((generate, bank), (fold, flat))
-    )
+    placement = Placement(50, block=3)
+    plan = plan_of(LAYERS, placement)
+    bank, flat = random(50, dtype=torch.float32), random(plan.length, 1, torch.float32)
+    weights, sums = ([function(x, plan, torch.float32) for _ in range(3)] for function, x in ((generate, bank), (fold, flat)))
     assert all(torch.equal(again, first) for first, *rest in (weights, sums) for again in rest)
 
 
@@ -229,18 +248,19 @@ def test_values_are_rounded_once(size: int, bank_dtype: torch.dtype, dtype: torc
         pytest.skip("the interpreter does not convert between the two")
     # The interpreter cuts bfloat16 off instead of rounding it.
     precision = 2**-7 if INTERPRETED and dtype == torch.bfloat16 else 0.0
-    placement, segments = Placement(size), segments_of(LAYERS)
+    placement = Placement(size)
+    plan = plan_of(LAYERS, placement)
     entries, factors = factors_of(placement, LAYERS)
     arithmetic = torch.float64 if bank_dtype == torch.float64 else torch.float32
     bank = random(size).to(bank_dtype)
-    weights = without_padding(generate(bank, segments, placement, dtype), LAYERS)
+    weights = without_padding(generate(bank, plan, dtype), LAYERS)
     assert weights.dtype == dtype
     products = bank.to(arithmetic)[entries] * factors.to(arithmetic)
     torch.testing.assert_close(weights, products.to(dtype), rtol=precision, atol=0)
     # Small whole numbers: gradients are exact in every type.
     gradients = torch.randint(-2, 3, (M,), generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
     unscaled = tuple((numel, 1.0) for numel, _ in LAYERS)
-    sums = fold(with_padding(gradients, LAYERS), segments_of(unscaled), placement, bank_dtype)
+    sums = fold(with_padding(gradients, LAYERS), plan_of(unscaled, placement), bank_dtype)
     assert sums.dtype == bank_dtype
     expected = torch.zeros_like(bank, dtype=torch.float64).index_add_(0, entries, factors.sign() * gradients.double())
     assert torch.equal(sums.double(), expected)
@@ -250,22 +270,24 @@ def test_values_are_rounded_once(size: int, bank_dtype: torch.dtype, dtype: torc
 
 
 @pytest.mark.parametrize(("size", "block"), [(5, 2), (12, 1)])
-def test_gradcheck_and_gradgradcheck(size: int, block: int) -> None:
-    segments, placement = segments_of(((3, 0.5), (1, 1.0), (3, 2.0)), align=4), Placement(size, 1, block=block)
+def test_gradcheck_and_gradgradcheck(size: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "_ALIGN", 4)
+    plan = plan_of(((3, 0.5), (1, 1.0), (3, 2.0)), Placement(size, 1, block=block))
     bank = random(size).requires_grad_()
-    flat = random(segments.length, 1).requires_grad_()
+    flat = random(plan.length, 1).requires_grad_()
     for function, value in ((generate, bank), (fold, flat)):
         # In the fast mode, which compares in one random direction: the interpreter is slow, and every matrix is compared above.
-        plain = lambda x, function=function: function(x, segments, placement, torch.float64)  # noqa: E731
+        plain = lambda x, function=function: function(x, plan, torch.float64)  # noqa: E731
         assert torch.autograd.gradcheck(plain, (value,), fast_mode=True)
         assert torch.autograd.gradgradcheck(lambda x, plain=plain: plain(x) ** 2, (value,), fast_mode=True)
 
 
 def test_gradients_have_the_banks_type_and_any_stride() -> None:
-    segments, placement = segments_of(LAYERS), Placement(50)
+    placement = Placement(50)
+    plan = plan_of(LAYERS, placement)
     entries, factors = factors_of(placement, LAYERS)
     bank = random(100, dtype=torch.float32).requires_grad_()
-    flat = generate(bank[::2], segments, placement, torch.float16)
+    flat = generate(bank[::2], plan, torch.float16)
     assert torch.equal(without_padding(flat, LAYERS), (bank[::2][entries] * factors.float()).half())
     flat.sum().backward()
     assert bank.grad is not None
@@ -276,18 +298,18 @@ def test_gradients_have_the_banks_type_and_any_stride() -> None:
 
 
 def test_the_operators_obey_torchs_rules_for_custom_operators() -> None:
-    segments, placement = segments_of(FEW), Placement(13)
-    plan = segments._plan(placement, torch.float64)
+    plan = plan_of(FEW, Placement(13))
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
-    for operator, count in ((torch.ops.rpgmt.generate_fused, 13), (torch.ops.rpgmt.fold_fused, segments.length)):
-        torch.library.opcheck(operator, (random(count).requires_grad_(), *plan, torch.float32), test_utils=tests)
+    for operator, count in ((torch.ops.rpgmt.generate_fused, 13), (torch.ops.rpgmt.fold_fused, plan.length)):
+        torch.library.opcheck(operator, (random(count).requires_grad_(), *plan.arguments(), torch.float32), test_utils=tests)
 
 
 def test_torch_compile_sees_one_node() -> None:
-    segments, placement = segments_of(FEW), Placement(13, seed=2**33)
+    placement = Placement(13, seed=2**33)
+    plan = plan_of(FEW, placement)
 
     def loss(bank: Tensor) -> Tensor:
-        return generate(bank * 2, segments, placement, torch.float32).square().sum()
+        return generate(bank * 2, plan, torch.float32).square().sum()
 
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
     eager_bank, bank = (random(13, dtype=torch.float32).requires_grad_() for _ in range(2))
@@ -301,14 +323,14 @@ def test_torch_compile_sees_one_node() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda s, p: generate(random(12), s, p, torch.float32), r"`bank` has shape \(12,\): give \(13,\)"),
-        (lambda s, p: generate(random(13)[None], s, p, torch.float32), r"`bank` has shape \(1, 13\): give \(13,\)"),
-        (lambda s, p: fold(random(24), s, p, torch.float32), r"`flat` has shape \(24,\): give \(48,\)"),
+        (lambda p: generate(random(12), p, torch.float32), r"`bank` has shape \(12,\): give \(13,\)"),
+        (lambda p: generate(random(13)[None], p, torch.float32), r"`bank` has shape \(1, 13\): give \(13,\)"),
+        (lambda p: fold(random(24), p, torch.float32), r"`flat` has shape \(24,\): give \(48,\)"),
     ],
 )
 def test_a_wrong_length_is_an_error(call: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        call(segments_of(FEW), Placement(13))  # type: ignore[operator]
+        call(plan_of(FEW, Placement(13)))  # type: ignore[operator]
 
 
 # ---- limits
@@ -342,7 +364,7 @@ def test_the_largest_banks_are_placed_alike(size: int) -> None:
     position[100 : 100 + len(walkers)] = walkers
     positions = torch.from_numpy(position).to(DEVICE)
     entries = torch.empty_like(positions)
-    numbers = kernels._launch(size, placement.seed, placement.bank, 1).numbers[3:-1]
+    numbers = fused._launch(size, placement.seed, placement.bank, 1).numbers[3:-1]
     _entry_kernel[(1,)](entries, positions, *numbers, lap, COUNT=4096, enable_fp_fusion=False)
     assert torch.equal(entries.cpu(), torch.from_numpy(placement.entries(np.array(lap), position)))
     assert torch.equal(positions.cpu(), torch.from_numpy(position))
@@ -350,7 +372,7 @@ def test_the_largest_banks_are_placed_alike(size: int) -> None:
 
 def test_division_by_a_product_is_exact() -> None:
     for b in (*range(1, 200), *range(255, 46_000, 97), 2**15 - 1, 2**15, 2**15 + 1, 46_339, 46_340, 46_341):
-        reciprocal, shift = kernels._reciprocal(b)
+        reciprocal, shift = fused._reciprocal(b)
         assert reciprocal < 2**32
         for x in {0, b - 1, b, b * b - 1, b * b, b * (b + 1) - 1} - {-1}:
             assert (x + 1) * reciprocal >> 32 + shift == x // b, (b, x)
@@ -362,10 +384,10 @@ _COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from rpgmt.rpg import kernels
+from rpgmt.rpg.backends import fused, kernels
 
 def compile(kernel, pointers, constants):
-    options = {name: constants.pop(name) for name in kernels._OPTIONS}
+    options = {name: constants.pop(name) for name in fused._OPTIONS}
     names = [name for name in kernel.arg_names]
     constants = {name: value for name, value in constants.items() if name in names}
     types = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in names}
@@ -373,12 +395,12 @@ def compile(kernel, pointers, constants):
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
 
 for size, block, bank, flat in ((1_000_000, 1, "fp32", "bf16"), (1_000_003, 3, "fp64", "bf16")):
-    launch = kernels._launch(size, 1, 0, block)
+    launch = fused._launch(size, 1, 0, block)
     scales = "*fp64" if bank == "fp64" else "*fp32"
     pointers = {"bank": "*" + bank, "sums": "*" + bank, "flat": "*" + flat, "starts": "*i32", "scales": scales}
-    compile(kernels._generate_kernel, pointers, {**launch.constants, "STEPS": 4, "PADDING": 16})
-    compile(kernels._fold_kernel, pointers, dict(launch.constants))
-compile(kernels._add_groups_kernel, {"partial": "*fp32", "sums": "*bf16"}, {"TILE": 32, "UNROLLED": 16, **kernels._OPTIONS})
+    compile(kernels.generate_kernel, pointers, {**launch.constants, "STEPS": 4, "PADDING": 16})
+    compile(kernels.fold_kernel, pointers, dict(launch.constants))
+compile(kernels.add_groups_kernel, {"partial": "*fp32", "sums": "*bf16"}, {"TILE": 32, "UNROLLED": 16, **fused._OPTIONS})
 """
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from rpgmt import cli
-from rpgmt.rpg.generate import Layout, Segment, generate
+from rpgmt.rpg.generate import ParameterGenerator
+from rpgmt.rpg.layout import Segment
 from rpgmt.rpg.placement import Placement
 from tools import benchmark
-from tools.benchmarks.generation import authors, compiled, floors, problem, timing
+from tools.benchmarks.generation import authors, compiled, floors, timing
 from tools.benchmarks.generation.problem import Kind, Problem
 from tools.benchmarks.generation.report import PARTS
 
@@ -97,11 +98,13 @@ def test_what_computes_something_else_is_not_timed(fault: str, monkeypatch: pyte
     authors.check(made, 1)
     authors.check(made, 16)
 
-    def wrong(bank: torch.Tensor, layout: Layout, dtype: torch.dtype) -> torch.Tensor:
-        flat = generate(bank, layout, dtype=dtype)
+    generate = ParameterGenerator.generate
+
+    def wrong(self: ParameterGenerator, bank: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        flat = generate(self, bank, dtype)
         return flat * 1.001 if fault == "weights" else flat.detach() + 0 * flat
 
-    monkeypatch.setattr(problem, "generate", wrong)
+    monkeypatch.setattr(ParameterGenerator, "generate", wrong)
     with pytest.raises(RuntimeError, match=f"block 1: the {'weights of layer 0' if fault == 'weights' else 'bank.s gradient'}"):
         authors.check(made, 1)
 

@@ -76,10 +76,11 @@ def check(problem: Problem, block: int) -> None:
     Raises:
         RuntimeError: they differ, so that one of the two does not compute what it should.
     """
-    layout = problem.layout(block)
+    generator = problem.generator(block)
+    layout = generator.layout
     formula = authors(problem, layout.placement)
     expected = formula.forward()
-    flat = problem.generate(layout)
+    flat = problem.generate(generator)
     near: dict[str, Any] = {"rtol": 1e-6 if problem.dtype == torch.float32 else 2**-7, "atol": 0.0}
     for layer, (start, weight) in enumerate(zip(layout.offsets, expected, strict=False)):
         if not torch.allclose(flat[start:][: len(weight)], weight, **near):

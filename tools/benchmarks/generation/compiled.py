@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rpgmt.errors import UserError
-from rpgmt.rpg.generate import Segment
+from rpgmt.rpg.layout import Segment
 from rpgmt.rpg.placement import Placement
 from tools.benchmarks.generation.problem import Kind, Problem, close, gradient_of
 
@@ -100,7 +100,7 @@ def compiled(problem: Problem, backend: str = "inductor") -> Kind:
     seconds = time.perf_counter() - started
 
     whole = Problem(size, [Segment(generated, 1.0)], problem.dtype, problem.device)
-    flat = whole.generate(whole.layout(1))
+    flat = whole.generate(whole.generator(1))
     expected = gradient_of(whole.bank, lambda: flat[:generated].backward(gradient))
     if not torch.equal(weights, flat[:generated]) or not close(own, expected, problem.dtype):
         raise UserError(

@@ -8,26 +8,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rpgmt.rpg.generate import Layout
+from rpgmt.rpg.generate import ParameterGenerator
 from tools.benchmarks.generation.problem import Kind, Problem
 
 
-def table_bytes(layout: Layout, device: torch.device) -> int:
-    """Makes what `generate` needs on `device`; its bytes."""
-    return layout.on(device).bytes
+def table_bytes(generator: ParameterGenerator, device: torch.device) -> int:
+    """Makes what a generator needs on `device`; its bytes."""
+    return generator.on(device).bytes
 
 
 def ours(problem: Problem, block: int, *, split: bool = False) -> Kind:
     """Our generator; with `split`, layer by layer as a network takes the weights and gives their gradients back."""
-    layout = problem.layout(block)
+    generator = problem.generator(block)
     started = time.perf_counter()
-    held = table_bytes(layout, problem.device)
+    held = table_bytes(generator, problem.device)
     seconds = time.perf_counter() - started
     name = f"ours, block {block}"
     if not split:
-        return Kind(name, lambda: problem.generate(layout), lambda flat: flat.backward(problem.gradient), held, seconds)
+        return Kind(name, lambda: problem.generate(generator), lambda flat: flat.backward(problem.gradient), held, seconds)
 
     def layers() -> Sequence[Tensor]:
-        return layout.cut(problem.generate(layout))  # as `Bank` does
+        return generator.layout.cut(problem.generate(generator))  # as `Bank` does
 
     return Kind(f"{name}, split", layers, lambda w: torch.autograd.backward(w, problem.layer_gradients), held, seconds)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rpgmt.rpg.generate import Layout, Segment, generate
+from rpgmt.rpg.generate import ParameterGenerator
+from rpgmt.rpg.layout import Layout, Segment
 from rpgmt.rpg.placement import Placement
 
 
@@ -63,12 +64,16 @@ class Problem:
         return sum(layer.numel for layer in self.segments)
 
     def layout(self, block: int) -> Layout:
-        """A new layout, which has made nothing yet."""
+        """Where the weights come from."""
         return Layout(Placement(self.size, block=block), self.segments)
 
-    def generate(self, layout: Layout) -> Tensor:
-        """The flat weights of `layout` from the bank."""
-        return generate(self.bank, layout, dtype=self.dtype)
+    def generator(self, block: int) -> ParameterGenerator:
+        """A new generator, which has made nothing yet."""
+        return ParameterGenerator(self.layout(block))
+
+    def generate(self, generator: ParameterGenerator) -> Tensor:
+        """The flat weights from the bank."""
+        return generator.generate(self.bank, self.dtype)
 
 
 def close(gradient: Tensor, other: Tensor, dtype: torch.dtype) -> bool:

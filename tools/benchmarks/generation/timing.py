@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
-from rpgmt.rpg.generate import Segment
+from rpgmt.rpg.layout import Segment
 from rpgmt.tables import print_table
 from tools.benchmarks.common.stopwatch import DeviceStopwatch
 from tools.benchmarks.generation import report

@@ -1,0 +1,41 @@
+"""bake(model) turns generated layers into plain ones, in place."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from rpgmt.rpg.bank import Bank
+from rpgmt.rpg.layers import PLAIN, GeneratedLayer
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def bake(model: M) -> M:
+    """Turns generated layers into plain `nn` layers that hold the weights generated last, bit for bit, in place.
+
+    A model without generated layers is left as it is.
+
+    Returns:
+        The same model.
+
+    Raises:
+        RuntimeError: The model is a part of one whose bank it draws on.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
+    banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
+    inside = set(model.modules())
+    for bank in banks.values():
+        if bank.root is not None and bank.root not in inside:
+            raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
+    with torch.no_grad():
+        for layer in layers:
+            weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
+            del layer.__dict__["bank"], layer.__dict__["segment"]
+            layer.__class__ = PLAIN[type(layer)]  # type: ignore[assignment]
+            layer._parameters = {"weight": weight, **layer._parameters}
+    for bank in banks.values():
+        bank.unregister()
+    return model

@@ -1,0 +1,276 @@
+"""What is kept of generated weights between forwards: all of them, a gradient that waits in them, or nothing.
+
+Without gradients a bank keeps its weights until it changes (`Kept`). Two things change what training keeps. Where gradients are
+deferred, forwards share the weights that the first one made, and gradients wait in them (`Deferral`). Where weights are
+regenerated, none is kept: a layer's is made when the layer runs, and again for its backward (`Regeneration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rpgmt.rpg.generate import ParameterGenerator
+
+
+def version_of(tensor: Tensor) -> int:
+    """How many times a tensor was changed in place; torch itself refuses to change an inference tensor so."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+@dataclass(frozen=True)
+class Source:
+    """What weights were made from.
+
+    Args:
+        values: The bank's parameter.
+        mode: Of the moment: whether gradients are wanted, version and types.
+        copy: What the parameter held; None where it cannot change while the weights are kept.
+        flat_version: That of the flat tensor when it was made.
+    """
+
+    values: Tensor
+    mode: tuple[Any, ...]
+    copy: Tensor | None
+    flat_version: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The weights that a bank made last.
+
+    Args:
+        flat: All of them.
+        weights: Views of it, one a layer.
+        source: What they were made from; None while a compiler traces.
+    """
+
+    flat: Tensor
+    weights: list[Tensor]
+    source: Source | None = None
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no weight was changed in place."""
+        return self.source is None or version_of(self.flat) == self.source.flat_version
+
+
+# ---- deferred gradients
+
+
+class Deferral:
+    """The optimizer step of several forwards and backwards for which a bank generates once, and gathers its gradient once.
+
+    Attributes:
+        on: Whether backwards leave their gradients waiting.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self._step: _Step | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Deferral, ()  # copies do not share what waits
+
+    @property
+    def concerns_next_forward(self) -> bool:
+        """Whether the next forward shares weights: its gradient will wait, or take along what has waited."""
+        return self.on or (self._step is not None and not self._step.taken)
+
+    def drop(self) -> None:
+        """Forgets the step, and what waits in it."""
+        self._step = None
+
+    def share(self, values: Tensor, bank: Tensor, generator: ParameterGenerator, dtype: torch.dtype) -> Tensor:
+        """The weights that the forwards of the step share.
+
+        Args:
+            values: What the gradient goes to: the bank's parameter, or what was computed from it without changing it.
+            bank: The bank's parameter.
+            generator: The bank's.
+            dtype: Of the weights.
+
+        Raises:
+            RuntimeError: The bank changed while a gradient waited.
+        """
+        now, step = bank.detach(), self._step
+        if step is not None:
+            step.drop_if_cleared()
+        if step is not None and not torch.equal(step.values, now):
+            self._step = None
+            if step.gradient is not None:
+                raise RuntimeError(
+                    "a bank's values changed while gradients waited in its generated weights, and these are lost: run the "
+                    "last forward and backward of a step outside of `rpgmt.defer_gradients`"
+                )
+            step = None
+        if step is None or step.taken:
+            step = _Step(generator, bank, now.clone(), generator.generate(now, dtype))
+        elif step.flat.dtype != dtype:
+            step.flat = generator.generate(now, dtype)
+        self._step = step
+        return _Waiting.apply(values, step, self.on)
+
+
+@dataclass
+class _Step:
+    """What the forwards of one optimizer step share: weights made from the bank, and the gradient that waits in them.
+
+    Args:
+        generator: The bank's.
+        bank: The bank's parameter.
+        values: What that held.
+        flat: The weights made from it.
+        gradient: The sum of what waits.
+        taken: The last backward has taken it; what comes after goes to the bank at once.
+    """
+
+    generator: ParameterGenerator
+    bank: Tensor
+    values: Tensor
+    flat: Tensor
+    gradient: Tensor | None = None
+    taken: bool = False
+
+    def drop_if_cleared(self) -> None:
+        """What waits goes with the bank's `grad`, where a zero, or more, stands for it once its backward has ended."""
+        if self.bank.grad is None:
+            self.gradient = None
+
+
+class _Waiting(torch.autograd.Function):
+    """Shared weights. Their gradient waits, or takes what has waited along to the bank."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, step: _Step, waits: bool) -> Tensor:
+        ctx.step, ctx.waits, ctx.had_gradient = step, waits, step.bank.grad is not None
+        return step.flat.view_as(step.flat)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
+        step = ctx.step
+        waits = ctx.waits and not step.taken
+        total = gradients[0].to(torch.promote_types(step.values.dtype, torch.float32), copy=waits)
+        if ctx.had_gradient:
+            step.drop_if_cleared()
+        if step.gradient is not None:
+            total = step.gradient.add_(total)
+        if waits:
+            first, step.gradient = step.bank.grad is None, total
+            # A gradient for `zero_grad` to clear, so that it drops what waits, too.
+            return torch.zeros_like(step.values) if first else None, None, None
+        step.gradient, step.taken = None, True
+        return step.generator.fold(total, step.values.dtype), None, None
+
+
+# ---- regenerated weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make one layer's weight, again.
+
+    Args:
+        generator: The bank's.
+        values: The bank's parameter.
+        version: The version that the parameter had.
+        segment: The layer's.
+        dtype: Of the weight.
+    """
+
+    generator: ParameterGenerator
+    values: Tensor
+    version: int
+    segment: int
+    dtype: torch.dtype
+
+    def make(self) -> Tensor:
+        """The (numel,) weight."""
+        return self.generator.generate_alone(self.values, self.segment, self.dtype)
+
+
+class Regeneration:
+    """Makes a layer's weight when the layer runs, and again for its backward."""
+
+    def __init__(self) -> None:
+        self._drawn: tuple[int, Recipe] | None = None  # the weight in use: the address of its memory, and how it was made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Regeneration, ()
+
+    def promise(self, values: Tensor, generator: ParameterGenerator, dtype: torch.dtype) -> Tensor:
+        """A stand-in for all weights, which takes no memory; gradients go through it to `values`."""
+        return _Promised.apply(values, generator, dtype)
+
+    def redeem(self, promised: Tensor, recipe: Recipe) -> Tensor:
+        """A layer's weight in place of its part of the stand-in."""
+        weight = _Redeemed.apply(promised, recipe)
+        self._drawn = weight.untyped_storage().data_ptr(), recipe
+        return weight
+
+    @contextmanager
+    def dropping_weights(self) -> Iterator[None]:
+        """Meanwhile autograd keeps a note for each redeemed weight that it would save, and makes the weight again from it."""
+        self._drawn = None
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._note, _remake):
+                yield
+        finally:
+            self._drawn = None  # the memory may soon be another tensor's
+
+    def _note(self, saved: Tensor) -> Tensor | _Note:
+        if self._drawn is None or saved.untyped_storage().data_ptr() != self._drawn[0]:
+            return saved
+        return _Note(self._drawn[1], (saved.size(), saved.stride(), saved.storage_offset()))
+
+
+class _Promised(torch.autograd.Function):
+    """A stand-in whose gradient is that of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, generator: ParameterGenerator, dtype: torch.dtype) -> Tensor:
+        ctx.generator, ctx.dtype = generator, values.dtype
+        return values.new_zeros((), dtype=dtype).expand(generator.layout.offsets[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.generator.fold(gradients[0], ctx.dtype), None, None
+
+
+class _Redeemed(torch.autograd.Function):
+    """The identity for gradients, another value."""
+
+    @staticmethod
+    def forward(ctx: Any, promised: Tensor, recipe: Recipe) -> Tensor:
+        return recipe.make().view(promised.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+@dataclass(frozen=True)
+class _Note:
+    """What autograd keeps of a weight that can be made again."""
+
+    recipe: Recipe
+    view: tuple[Any, ...]  # size, strides and offset
+
+
+def _remake(saved: Tensor | _Note) -> Tensor:
+    if isinstance(saved, Tensor):
+        return saved
+    if version_of(saved.recipe.values) != saved.recipe.version:
+        raise RuntimeError(
+            "a bank's values changed between a forward and its backward, which makes the weights of the forward again: call "
+            "the optimizer after the backward"
+        )
+    with torch.no_grad():
+        return saved.recipe.make().as_strided(*saved.view)
