@@ -2,6 +2,8 @@
 
 A resumed run goes on at the batch where the checkpoint was written. On a CPU the weights are then, bit for bit, those of an
 uninterrupted run.
+
+The file is long so that it shows the whole of a training, from forward and losses to checkpoint and progress, in one place.
 """
 
 from __future__ import annotations
