@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rpgmt import cli
+from rpgmt.config.presets import ROOT
+from rpgmt.config.validation import did_you_mean
 from rpgmt.errors import UserError
-from rpgmt.fields import did_you_mean
 
-TOOLS = {path.stem: path for path in sorted((cli.ROOT / "tools").glob("*.py"))}
+TOOLS = {path.stem: path for path in sorted((ROOT / "tools").glob("*.py"))}
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     prog = "python -m rpgmt" if Path(sys.argv[0]).name == Path(__file__).name else "rpgmt"
     if not argv or argv[0] not in TOOLS:
         return cli.run(lambda words: _without_tool(words, prog), argv, prog)
-    sys.path.insert(0, str(cli.ROOT))  # a wheel has `tasks` and `tools` there
+    sys.path.insert(0, str(ROOT))  # a wheel has `tasks` and `tools` there
     name = f"{prog} {argv[0]}"
     return cli.run(lambda words: importlib.import_module(f"tools.{argv[0]}").main(words, name), argv[1:], name)
 

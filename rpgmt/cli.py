@@ -13,22 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
-from rpgmt.errors import ConfigError, UserError
-from rpgmt.fields import did_you_mean, from_dict, leaves
+from rpgmt.config.presets import CONFIGS, DEFAULT_PRESET, load_preset, preset_names
+from rpgmt.config.validation import did_you_mean, from_dict, leaves
+from rpgmt.errors import UserError
 from rpgmt.process import process_settings
-from rpgmt.yaml12 import load_yaml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
-
-_BUNDLE = Path(__file__).resolve().with_name("bundle")
-ROOT = _BUNDLE if _BUNDLE.is_dir() else _BUNDLE.parents[1]
-"""The folder of ``tasks/``, ``configs/`` and ``tools/``: the checkout, or what a wheel carries of it."""
-CONFIGS = ROOT / "configs"
-DEFAULT_PRESET = "synthetic"
-"""What a task's `Config` starts from, unless it names another `default_preset`."""
 
 
 class TaskModule(Protocol):
@@ -170,7 +163,7 @@ def parse_config(
         preset = str(early.out / "config.yaml")  # a resumed run goes on as it was started
     base = load_preset(preset, task, cls, configs)
 
-    help_line = f"preset ({', '.join(_presets(task, configs))}) or YAML file (default: {default})"
+    help_line = f"preset ({', '.join(preset_names(task, configs))}) or YAML file (default: {default})"
     parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
     return parse_overrides(parser, argv, cls, base, top=task)
 
@@ -213,34 +206,3 @@ def parse_overrides(
         section = functools.reduce(lambda mapping, key: mapping.setdefault(key, {}), path, values)
         section[last] = given.pop(name)
     return arguments, from_dict(cls, values, base, flags=True)
-
-
-def load_preset(name: str, task: str, cls: type[C], configs: Path = CONFIGS) -> C:
-    """Return the config of a preset ``configs/<task>/<name>.yaml`` or of a YAML file, a run's ``config.yaml`` too.
-
-    A key ``task`` at the file's top, as a run's config has it, must be ``task``.
-
-    Raises:
-        ConfigError: no such preset or file, a config of another task, or an error in it (the line names the file).
-    """
-    path = configs / task / f"{name}.yaml"
-    if not path.is_file():
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml") and not path.is_file():
-            presets = _presets(task, configs)
-            raise ConfigError(
-                f"`--config` is {name!r}: no such preset of {task}: {did_you_mean(name, presets)}"
-                f"presets: {', '.join(presets) or 'none'}; or give a YAML file"
-            )
-    mapping = load_yaml(path)
-    of_task = mapping.pop("task", task)
-    if of_task != task:
-        raise ConfigError(f"{path} is a config of the task `{of_task}`: not of `{task}`")
-    try:
-        return from_dict(cls, mapping)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def _presets(task: str, configs: Path) -> list[str]:
-    return sorted(path.stem for path in (configs / task).glob("*.yaml"))

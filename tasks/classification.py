@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rpgmt.config import ClassifierConfig, Flag, TrainConfig, check_together
+from rpgmt.config.validation import config_class
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
-from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config.validation import config_class
 from rpgmt.errors import UserError
-from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from rpgmt.data.augmentation import Augmentation
     from rpgmt.data.multitask_crops import MultiTaskCrops
     from rpgmt.data.multitask_set import MultiTaskSet
     from rpgmt.heads import Head
-    from rpgmt.heads.task import StagedTask
+    from rpgmt.heads.staged_task import StagedTask
 
 NAME = "multitask"
 
@@ -92,7 +92,7 @@ def build(config: Config) -> StagedTask:
     import torch
 
     from rpgmt import models
-    from rpgmt.heads.task import SCORE, StagedTask
+    from rpgmt.heads.staged_task import SCORE, StagedTask
 
     models.check_batch_size(config.model, config.train.batch_size)
     if SCORE in config.model.heads:

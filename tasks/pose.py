@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config.validation import config_class
 from rpgmt.errors import UserError
-from rpgmt.fields import config_class
 
 if TYPE_CHECKING:
     from rpgmt.data.coco.people import CocoPeople
     from rpgmt.data.pose_crops import MixedCrops, PoseCrops
-    from rpgmt.heads.task import StagedTask
+    from rpgmt.heads.staged_task import StagedTask
 
 HEAD = "keypoints"
 
@@ -147,7 +147,7 @@ def build(config: Config) -> StagedTask:
     from rpgmt import models
     from rpgmt.codecs import make_codec
     from rpgmt.heads.keypoints import Keypoints
-    from rpgmt.heads.task import StagedTask
+    from rpgmt.heads.staged_task import StagedTask
     from rpgmt.metrics.poses import PoseEvaluation
 
     own, data, protocol = config.evaluation, config.data, config.evaluation.protocol or PROTOCOLS[config.data.name]

@@ -18,7 +18,7 @@ import yaml
 from pydantic import Field
 
 import tasks
-from rpgmt.cli import CONFIGS, Parser, find_tasks, load_preset, parse_overrides
+from rpgmt.cli import Parser, find_tasks, parse_overrides
 from rpgmt.config import (
     BalanceConfig,
     ConfigError,
@@ -31,8 +31,9 @@ from rpgmt.config import (
     to_dict,
     to_yaml,
 )
-from rpgmt.fields import Leaf, leaves
-from rpgmt.yaml12 import Dumper, Loader, to_plain
+from rpgmt.config.presets import CONFIGS, load_preset
+from rpgmt.config.validation import Leaf, leaves
+from rpgmt.config.yaml_files import Dumper, Loader, to_plain
 
 
 @config_class

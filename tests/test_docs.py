@@ -22,8 +22,8 @@ import torch
 import rpgmt
 import tasks
 from rpgmt import cli
-from rpgmt.cli import ROOT
 from rpgmt.config import to_dict
+from rpgmt.config.presets import CONFIGS, ROOT
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
 from tools import benchmark, data, evaluate, summary, train
@@ -138,7 +138,7 @@ def test_the_presets_that_are_named_exist() -> None:
 
 def test_every_preset_is_in_the_recipes() -> None:
     named = set(quoted(DOCS / "recipes.md"))
-    assert {path.stem for path in cli.CONFIGS.rglob("*.yaml")} <= named
+    assert {path.stem for path in CONFIGS.rglob("*.yaml")} <= named
 
 
 @pytest.fixture

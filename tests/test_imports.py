@@ -94,9 +94,9 @@ def test_the_generators_modules_need_no_other_in_turn_even_for_types() -> None:
     [
         ("rpgmt", ("tasks", "tools", "tests")),
         ("rpgmt.models", ("rpgmt.data", "rpgmt.engine")),
-        ("rpgmt.rpg.backends.index_tables", ("rpgmt.rpg.backends.run_tables", "rpgmt.rpg.backends.fused", "triton")),
-        ("rpgmt.rpg.backends.run_tables", ("rpgmt.rpg.backends.index_tables", "rpgmt.rpg.backends.fused", "triton")),
-        ("rpgmt.rpg.backends.fused", ("rpgmt.rpg.backends.index_tables", "rpgmt.rpg.backends.run_tables")),
+        ("rpgmt.rpg.backends.index_tables", ("rpgmt.rpg.backends.block_tables", "rpgmt.rpg.backends.fused", "triton")),
+        ("rpgmt.rpg.backends.block_tables", ("rpgmt.rpg.backends.index_tables", "rpgmt.rpg.backends.fused", "triton")),
+        ("rpgmt.rpg.backends.fused", ("rpgmt.rpg.backends.index_tables", "rpgmt.rpg.backends.block_tables")),
         ("rpgmt.rpg.backends", ("rpgmt.rpg.generate", "rpgmt.rpg.bank")),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rpgmt.cli import ROOT
+from rpgmt.config.presets import ROOT
 
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--train-images", "8", "--val-images", "4"]
 TINY += ["--batch-size", "4", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
@@ -79,7 +79,11 @@ def test_the_wheel_has_the_whole_project_under_one_name(wheel: Path) -> None:
 
 
 def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run, tmp_path: Path) -> None:
-    homes = run(installed / "python", "-c", "import rpgmt.cli, torch; print(rpgmt.__file__, rpgmt.cli.ROOT, torch.__file__)")
+    homes = run(
+        installed / "python",
+        "-c",
+        "import rpgmt.config.presets as p, rpgmt, torch; print(rpgmt.__file__, p.ROOT, torch.__file__)",
+    )
     own, root, torch = map(Path, homes.stdout.split())
     assert own.is_relative_to(installed.parent)
     assert root == own.with_name("bundle")
@@ -97,7 +101,7 @@ def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run
 
 
 def test_a_benchmark_starts_programs_of_the_wheel(installed: Path, run: Run, tmp_path: Path) -> None:
-    code = "import sys; from rpgmt import cli; sys.path.insert(0, str(cli.ROOT))\n"
+    code = "import sys; from rpgmt.config.presets import ROOT; sys.path.insert(0, str(ROOT))\n"
     code += "from tools.benchmarks import classification\n"
     code += "from tools.benchmarks.common import trainings; print(trainings.TRAIN, classification.DERIVE, sep='\\n')"
     for program in run(installed / "python", "-c", code).stdout.splitlines():

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import tasks as task_package
 from rpgmt import cli
+from rpgmt.config.presets import CONFIGS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +72,7 @@ def _task_of(argv: list[str], tasks: list[str]) -> str:
     from rpgmt.config import load_yaml
 
     value = argv[0].partition("=")[2] or (argv[1] if len(argv) > 1 else "")
-    first = next((task for task in tasks if (cli.CONFIGS / task / f"{value}.yaml").is_file()), tasks[0])
+    first = next((task for task in tasks if (CONFIGS / task / f"{value}.yaml").is_file()), tasks[0])
     return str(load_yaml(value).get("task", first)) if Path(value).is_file() else first
 
 

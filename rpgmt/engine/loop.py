@@ -26,14 +26,16 @@ from rpgmt.config import TrainConfig, to_dict
 from rpgmt.data.loader import ResumableLoader, validation_loader
 from rpgmt.engine import run_folder
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
+from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
 from rpgmt.engine.device import chosen_algorithms, for_this_machine, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
-from rpgmt.engine.losses import LossLog, joint_losses
+from rpgmt.engine.joint_losses import LossLog, joint_losses
+from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.model_file import save_model
-from rpgmt.engine.optimizer import learning_rate_factor, make_optimizer
+from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.record import Record
-from rpgmt.engine.run_folder import RunFolder, save_checkpoint
+from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
@@ -341,7 +343,7 @@ class Training:
             run_folder.check_same_run(folder, self.config)
         checkpoint: dict[str, Any] = {}
         if folder.last.is_file():
-            checkpoint = run_folder.load_checkpoint(folder.last)
+            checkpoint = load_checkpoint(folder.last)
             loader.load_state_dict(checkpoint["loader"])
             self.task.model.load_state_dict(checkpoint["model"])
             if len(loader) and loader.batch % self.train.accumulate:

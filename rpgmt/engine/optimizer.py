@@ -1,8 +1,7 @@
-"""The optimizer of a training, and the course of its learning rate."""
+"""The optimizer of a training."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -33,15 +32,3 @@ def make_optimizer(model: nn.Module, train: TrainConfig, others: Sequence[nn.Par
     # gradients for a fused optimizer with float16, since that would unscale them itself.
     fused = train.clip_norm is None or train.precision == "32"
     return kinds[train.optimizer](groups, train.lr, fused=fused)
-
-
-def learning_rate_factor(step: int, total: int, train: TrainConfig) -> float:
-    """Return the factor on every group's learning rate in optimizer step ``step`` of 0 … total - 1."""
-    if step < train.warmup_steps:
-        return (step + 1) / train.warmup_steps
-    if train.schedule == "cosine":
-        done = (step - train.warmup_steps) / max(1, total - train.warmup_steps)
-        return 0.5 * (1 + math.cos(math.pi * done))
-    if train.schedule == "step":
-        return train.decay ** sum(step >= fraction * total for fraction in train.milestones)
-    return 1.0

@@ -17,7 +17,6 @@ import fcntl
 import importlib.metadata
 import json
 import os
-import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,11 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
+from rpgmt.config.validation import leaves
+from rpgmt.engine.checkpoint import replace_file
 from rpgmt.errors import UserError
-from rpgmt.fields import leaves
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -151,7 +149,7 @@ def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
         "bytes": {"model_file": folder.model.stat().st_size},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
     }
-    _replace(folder.metrics, lambda path: path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n"))
+    replace_file(folder.metrics, lambda path: path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n"))
 
 
 def _version(package: str) -> str | None:
@@ -159,27 +157,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return None
-
-
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; whoever pulls the plug finds the old one or the new one."""
-    _replace(path, lambda temporary: torch.save(dict(state), temporary))
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing of it is executed.
-
-    Raises:
-        UserError: it is not whole.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        advice = "put best.ckpt in its place, or start again with another --out"
-        raise UserError(f"{path} is not a whole checkpoint: {advice}") from error
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(path.name + ".part")
-    write(temporary)
-    os.replace(temporary, path)

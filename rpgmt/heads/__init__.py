@@ -2,7 +2,7 @@
 
 A data set says by the kind of its labels which head they need. A new kind of task is one class here, its kind in
 `rpgmt.data.dense.label_maps` and a line in `map_head`. Key points have a head of their own, `rpgmt.heads.keypoints`. What is
-trained, one head or several, is `rpgmt.heads.task.StagedTask`.
+trained, one head or several, is `rpgmt.heads.staged_task.StagedTask`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A bank is registered once, on the module whose forward uses its layers (the *root*); the layers only point to it. At the start
 of the root's forward the bank generates the weights of all its layers in one go, and the layers read them until the forward
-ends. Without gradients the weights are kept until the bank changes. `keeping.py` has what training may keep instead.
+ends. Without gradients the weights are kept until the bank changes. `kept_weights.py` has what training may keep instead.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rpgmt.rpg.fitting import exact_entries, nearest_entries
+from rpgmt.rpg.bank_registration import Registration, tell_of_registrations
 from rpgmt.rpg.generate import ParameterGenerator
-from rpgmt.rpg.keeping import Deferral, Kept, Recipe, Regeneration, Source, version_of
+from rpgmt.rpg.kept_weights import Deferral, Kept, Recipe, Regeneration, Source, version_of
 from rpgmt.rpg.layout import Layout
 from rpgmt.rpg.placement import VERSION, Placement
-from rpgmt.rpg.registration import Registration, tell_of_registrations
+from rpgmt.rpg.projection import exact_entries, nearest_entries
 
 GRADIENTS = ("exact", "balanced")
 

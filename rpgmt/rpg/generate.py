@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rpgmt.rpg.backends import run_tables
+from rpgmt.rpg.backends import block_tables
+from rpgmt.rpg.backends.block_tables import RunTables
 from rpgmt.rpg.backends.index_tables import IndexTables
 from rpgmt.rpg.backends.plan import Plan
-from rpgmt.rpg.backends.run_tables import RunTables
 from rpgmt.rpg.layout import Layout
 
 
@@ -216,6 +216,6 @@ def _choose(layout: Layout, device: torch.device, on_cpu: Backend | None) -> tup
             return fused_operators(), fused.Fused.of(layout, device)
     if on_cpu is not None and isinstance(on_cpu.plan, IndexTables | RunTables):
         return on_cpu.operators, on_cpu.plan.to(device)
-    if run_tables.are_faster(layout):
+    if block_tables.are_faster(layout):
         return BY_RUN, RunTables.of(layout).to(device)
     return BY_INDEX, IndexTables.of(layout).to(device)

@@ -21,14 +21,14 @@ from torchjd import aggregation
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, config
 
 from rpgmt.config import BalanceConfig, ConfigError, GradientMethods, LossWeights, config_class, from_dict
+from rpgmt.config.validation import leaves
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer
+from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
+from rpgmt.engine.joint_losses import joint_losses
 from rpgmt.engine.loop import Interrupted, fit
-from rpgmt.engine.losses import joint_losses
-from rpgmt.engine.run_folder import load_checkpoint, save_checkpoint
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
-from rpgmt.fields import leaves
 from rpgmt.models.refinement import Refinement
 from rpgmt.rpg.convert import convert
 

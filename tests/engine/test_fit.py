@@ -19,12 +19,12 @@ from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Net, Noise, Toy, config
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml
 from rpgmt.data.loader import ResumableLoader
+from rpgmt.engine.checkpoint import load_checkpoint
 from rpgmt.engine.device import make_fabric, pick_precision, synchronise_norms
 from rpgmt.engine.evaluate import evaluate
+from rpgmt.engine.joint_losses import NonFiniteLossError
+from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.loop import fit
-from rpgmt.engine.losses import NonFiniteLossError
-from rpgmt.engine.optimizer import learning_rate_factor
-from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.errors import UserError
 
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
 
+from rpgmt.engine.checkpoint import load_checkpoint
+from rpgmt.engine.joint_losses import NonFiniteLossError, joint_losses
 from rpgmt.engine.loop import Interrupted, fit
-from rpgmt.engine.losses import NonFiniteLossError, joint_losses
-from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.engine.task import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")

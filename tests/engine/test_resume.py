@@ -20,8 +20,8 @@ from toy import BATCH, PER_EPOCH, Toy, config
 
 from rpgmt import cli
 from rpgmt.data.loader import ResumableLoader
+from rpgmt.engine.checkpoint import load_checkpoint
 from rpgmt.engine.loop import Interrupted, fit
-from rpgmt.engine.run_folder import load_checkpoint
 from rpgmt.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rpgmt import Bank
-from rpgmt.rpg.backends import run_tables, scaling
+from rpgmt.rpg.backends import block_tables, scaling
+from rpgmt.rpg.backends.block_tables import RunTables
 from rpgmt.rpg.backends.index_tables import IndexTables
-from rpgmt.rpg.backends.run_tables import RunTables
 from rpgmt.rpg.generate import ParameterGenerator
 from rpgmt.rpg.layout import Layout, Segment
 from rpgmt.rpg.placement import Placement
@@ -62,8 +62,8 @@ CASES = [
 @pytest.fixture(params=["indices", "runs", "runs, many laps at once"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Tables of one kind for everything, whatever is faster."""
-    monkeypatch.setattr(run_tables, "_SHORTEST_RUN", 1 if "runs" in request.param else 10**9)
-    monkeypatch.setattr(run_tables, "_SHORTEST_LAP", 0)
+    monkeypatch.setattr(block_tables, "_SHORTEST_RUN", 1 if "runs" in request.param else 10**9)
+    monkeypatch.setattr(block_tables, "_SHORTEST_LAP", 0)
     monkeypatch.setattr(scaling, "AT_ONCE", 2**17 if "many" in request.param else 40)
     return request.param
 

@@ -16,8 +16,8 @@ from safetensors import safe_open
 
 import rpgmt
 from rpgmt import cli
-from rpgmt.cli import CONFIGS
 from rpgmt.config import ClassifierConfig, TrainConfig, UserError
+from rpgmt.config.presets import CONFIGS
 from rpgmt.data.images import normalize
 from rpgmt.metrics.ranks import ranks, top_k
 from tasks.classification import ClassificationTask, Config, DataConfig, build

@@ -20,7 +20,7 @@ import rpgmt
 from rpgmt import cli
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.errors import UserError
-from rpgmt.heads.task import StagedTask
+from rpgmt.heads.staged_task import StagedTask
 from rpgmt.synthetic.body import PARTS
 from rpgmt.synthetic.cache import load
 from rpgmt.visualize import contact_sheet

@@ -14,7 +14,7 @@ from helpers.people_files import write_coco
 import rpgmt
 import tasks
 from rpgmt import cli, models
-from rpgmt.cli import CONFIGS
+from rpgmt.config.presets import CONFIGS
 from rpgmt.data.dense.cityscapes import CITYSCAPES_GROUPS
 from rpgmt.data.dense.nyuv2 import NYUV2_CLASSES
 from rpgmt.synthetic.files import write_split

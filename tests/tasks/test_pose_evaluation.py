@@ -15,7 +15,7 @@ from helpers.people_files import write_coco, write_crowdpose, write_detections, 
 from rpgmt.config import ConfigError, ModelConfig, TrainConfig
 from rpgmt.data.augmentation import Augmentation
 from rpgmt.errors import UserError
-from rpgmt.heads.task import StagedTask
+from rpgmt.heads.staged_task import StagedTask
 from tasks.pose import HEAD, AugmentationConfig, Config, DataConfig, EvaluationConfig, build
 
 MODEL = ModelConfig(stages=2, channels=16, depth=2, rpg_size="50%", input_size=(64, 64))

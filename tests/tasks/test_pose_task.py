@@ -11,7 +11,7 @@ import torch
 
 from rpgmt.config import ModelConfig, TrainConfig
 from rpgmt.errors import UserError
-from rpgmt.heads.task import StagedTask
+from rpgmt.heads.staged_task import StagedTask
 from tasks.pose import HEAD, Config, DataConfig, build
 
 MODEL = ModelConfig(stages=2, channels=16, depth=2, rpg_size="50%", input_size=(64, 64))

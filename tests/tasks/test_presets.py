@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.people_files import write_coco, write_crowdpose, write_lsp, write_mpii
 
-from rpgmt.cli import CONFIGS
+from rpgmt.config.presets import CONFIGS
 from tools import train
 
 PRESETS = sorted(path.stem for path in (CONFIGS / "pose").glob("*.yaml"))

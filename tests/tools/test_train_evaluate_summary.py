@@ -21,8 +21,8 @@ from safetensors import safe_open
 
 import rpgmt
 from rpgmt import cli
-from rpgmt.cli import CONFIGS
-from rpgmt.cli import ROOT as REPOSITORY
+from rpgmt.config.presets import CONFIGS
+from rpgmt.config.presets import ROOT as REPOSITORY
 from rpgmt.synthetic.cache import load
 from tools import benchmark, data, evaluate, summary, train
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
+from rpgmt.config.validation import config_class, from_dict
 from rpgmt.data.dense.label_maps import IGNORE, Kind, LabelMap
-from rpgmt.fields import config_class, from_dict
 
 _OWN = {  # keys of a map that have a meaning for some kinds only
     "classes": ("classes", "parts"),

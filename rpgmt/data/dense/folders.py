@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.config.validation import from_dict
+from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.coco.entries import image_entries
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
-from rpgmt.data.dense.map_files import Size, as_classes, as_depth, as_normals, open_array
+from rpgmt.data.dense.label_map_files import Size, as_classes, as_depth, as_normals, open_array
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
-from rpgmt.fields import from_dict
-from rpgmt.yaml12 import load_yaml
 
 
 def read_folders(description: str | Path, split: str) -> MultiTaskSet:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.data.dense.label_map_files import as_classes, as_depth, as_normals, open_array
 from rpgmt.data.dense.label_maps import LabelMap
-from rpgmt.data.dense.map_files import as_classes, as_depth, as_normals, open_array
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError

@@ -10,20 +10,20 @@ import pytest
 import yaml
 from PIL import Image
 
+from rpgmt.config.validation import from_dict
+from rpgmt.config.yaml_files import to_dict
 from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.catalog import read_multitask_set
 from rpgmt.data.dense.dataset_yaml import ClassFile, FolderSet, MapFiles
 from rpgmt.data.dense.folders import read_folders
-from rpgmt.data.dense.map_files import as_depth, as_normals
+from rpgmt.data.dense.label_map_files import as_depth, as_normals
 from rpgmt.data.multitask_crops import MultiTaskCrops
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.errors import ConfigError, UserError
-from rpgmt.fields import from_dict
 from rpgmt.synthetic.body import PARTS
 from rpgmt.synthetic.cache import load
 from rpgmt.synthetic.files import write_split
 from rpgmt.synthetic.labels import SWAPS, synthetic_labels
-from rpgmt.yaml12 import to_dict
 
 HEIGHT, WIDTH = 6, 9
 

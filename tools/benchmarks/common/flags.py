@@ -6,8 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Collection
 
 from rpgmt import cli
+from rpgmt.config.validation import did_you_mean
 from rpgmt.errors import UserError
-from rpgmt.fields import did_you_mean
 
 
 def add_json(parser: ArgumentParser) -> None:

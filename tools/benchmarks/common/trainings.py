@@ -18,8 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rpgmt import cli
 from rpgmt.config import TrainConfig, to_yaml
+from rpgmt.config.presets import load_preset
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine import run_folder
 from rpgmt.engine.task import Dataset
@@ -66,7 +66,7 @@ class Training:
         if not folder.config.is_file():
             return
         run_folder.check_same_run(folder, self.config)
-        before = cli.load_preset(str(folder.config), self.task, type(self.config)).train
+        before = load_preset(str(folder.config), self.task, type(self.config)).train
         for field in ("epochs", "max_steps"):
             if (old := getattr(before, field)) != (new := getattr(train, field)):
                 raise UserError(

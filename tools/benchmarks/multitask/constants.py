@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rpgmt.data.loader import validation_loader
 from rpgmt.engine.evaluate import evaluate
-from rpgmt.heads.task import StagedTask
+from rpgmt.heads.staged_task import StagedTask
 from rpgmt.models import STRIDE
 
 SAMPLES = 2000

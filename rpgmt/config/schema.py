@@ -1,4 +1,4 @@
-"""The configs of model and training. `rpgmt.fields` says how they are declared, checked, read and written.
+"""The configs of model and training. `rpgmt.config.validation` says how they are declared, checked, read and written.
 
 Field names are unique over the nested sections, so that every field is one flag of the command line (`rpgmt.cli`).
 """
@@ -13,11 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-# What is not used here is for those who work with configs, so that they need this module only.
-from rpgmt.errors import ConfigError, UserError  # noqa: F401
-from rpgmt.fields import Flag, config_class, from_dict, show  # noqa: F401
+from rpgmt.config.validation import config_class, from_dict, show
+from rpgmt.errors import ConfigError
 from rpgmt.rpg.size import parse_size
-from rpgmt.yaml12 import load_yaml, to_dict, to_yaml  # noqa: F401
 
 
 def _check_size(value: Any) -> Any:

@@ -20,8 +20,8 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from rpgmt.config.yaml_files import Loader, to_plain
 from rpgmt.errors import ConfigError
-from rpgmt.yaml12 import Loader, to_plain
 
 C = TypeVar("C")
 

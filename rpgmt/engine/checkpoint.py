@@ -1,0 +1,38 @@
+"""Checkpoints: all that training needs to go on, in one file that is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rpgmt.errors import UserError
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; whoever pulls the plug finds the old one or the new one."""
+    replace_file(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing of it is executed.
+
+    Raises:
+        UserError: it is not whole.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        advice = "put best.ckpt in its place, or start again with another --out"
+        raise UserError(f"{path} is not a whole checkpoint: {advice}") from error
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file beside ``path``, which then takes its place."""
+    temporary = path.with_name(path.name + ".part")
+    write(temporary)
+    os.replace(temporary, path)
