@@ -61,7 +61,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     try:
         out = fit(task, task.resolved(), summary=summary)
     except Interrupted as stop:
-        print(f"interrupted; results are in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
+        what = "results are" if (stop.folder / "metrics.json").is_file() else "the last checkpoint is"
+        print(f"interrupted; {what} in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
         raise
     if not first:
         return 0  # the results are the first process's
@@ -79,7 +80,8 @@ def go_on(argv: Sequence[str], out: Path, prog: str = "train.py") -> str:
         out: its folder, which the arguments need not name.
         prog: as in `main`.
     """
-    program = [sys.argv[0]] if prog.endswith(".py") else prog.split()
+    python = ["uv", "run"] if "UV" in os.environ else [sys.executable]  # uv sets it for what it runs
+    program = [*python, sys.argv[0]] if prog.endswith(".py") else prog.split()
     words = [word for word in argv if word != "--resume"]
     folder = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(out)]
     return shlex.join([*program, *words, *folder, "--resume"])

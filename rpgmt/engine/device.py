@@ -76,7 +76,9 @@ def make_fabric(train: TrainConfig) -> Fabric:
         UserError: this machine has no such device, or not so many, or no such precision.
     """
     # Imported here, as it takes seconds. The large package, which some machines bring, has the same under its own name.
+    written = warnings.formatwarning
     lightning = import_module("lightning_fabric" if find_spec("lightning_fabric") else "lightning.fabric")
+    warnings.formatwarning = written  # which it replaces
 
     device = pick_device(train.device)
     precision = pick_precision(train.precision, device)

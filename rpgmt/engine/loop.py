@@ -51,7 +51,8 @@ SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was ended by SIGINT or SIGTERM, in order: checkpoint, model file and metrics are in ``folder``."""
+    """Training was ended by SIGINT or SIGTERM; ``folder`` has checkpoint, model file and metrics, or after a second signal at least
+    the last checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -89,7 +90,8 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
         training = Training(task, config, fabric, balancer, folder, summary or {})
         if len(training.loader) == 0:
-            training.say(f"{folder.path}: this run is finished; more --epochs would go on with it")
+            longer = "" if training.loader.batch % train.accumulate else "; more --epochs would go on with it"
+            training.say(f"{folder.path}: this run is finished{longer}")
             return folder.path
         # A compiled backward pass may write over what it was given; not where every task makes one through the same graph.
         several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()

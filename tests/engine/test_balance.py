@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torchjd import aggregation
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, config
 
-from rpgmt.config import BalanceConfig, ConfigError, GradientMethods, LossWeights, config_class, from_dict
+from rpgmt.config import BalanceConfig, ConfigError, config_class, from_dict
+from rpgmt.config.schema import GradientMethods, LossWeights
 from rpgmt.config.validation import leaves
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer

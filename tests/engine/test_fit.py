@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,12 @@ def test_channels_last_changes_little(tmp_path: Path) -> None:
 
 def test_the_sizes_of_the_toy() -> None:
     assert (PER_EPOCH, SAMPLES % BATCH) == (5, 1)  # hand-written numbers above
+
+
+def test_warnings_keep_their_look(tmp_path: Path) -> None:
+    """The library under the loop replaces it when it is imported."""
+    code = "import sys, warnings; from pathlib import Path; before = warnings.formatwarning; sys.path.insert(0, sys.argv[1])\n"
+    code += "from toy import Toy, config; from rpgmt.engine.loop import fit\n"
+    code += "fit(Toy(), config(Path(sys.argv[2]), max_steps=1)); assert warnings.formatwarning is before"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])

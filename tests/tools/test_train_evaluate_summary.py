@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import shlex
 import signal
 import subprocess
@@ -310,11 +311,14 @@ def test_the_command_that_goes_on_is_the_users_with_the_folder(
     argv: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["tools/train.py", *argv])
+    monkeypatch.setenv("UV", "uv")
     out = Path("my runs/1")
-    assert train.go_on(argv, out) == f"tools/train.py {expected}"
+    assert train.go_on(argv, out) == f"uv run tools/train.py {expected}"
+    words = shlex.split(train.go_on(argv, out))[3:]
+    assert shlex.split(train.go_on(words, out))[3:] == words
+    monkeypatch.delenv("UV")
+    assert train.go_on(argv, out) == f"{shlex.quote(sys.executable)} tools/train.py {expected}"
     assert train.go_on(argv, out, "rpgmt train") == f"rpgmt train {expected}"
-    words = shlex.split(train.go_on(argv, out))[1:]
-    assert shlex.split(train.go_on(words, out))[1:] == words
 
 
 def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
@@ -322,7 +326,8 @@ def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
 ) -> None:
     out = tmp_path / "stopped"
     arguments = ["pose", *TINY, "--data-root", str(root), "--epochs", "100000", "--schedule", "constant", "--out", str(out)]
-    process = start([sys.executable, "tools/train.py", *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE)
+    own = {name: value for name, value in os.environ.items() if name != "UV"}  # the command names this interpreter then
+    process = start([sys.executable, "tools/train.py", *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, env=own)
     while not (out / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -333,7 +338,7 @@ def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
     assert steps > 0
     before, _, command = text.strip().splitlines()[-1].partition("; go on with: ")
     assert before == f"interrupted; results are in {out}"
-    words = [sys.executable, *shlex.split(command), "--max-steps", str(steps + 1)]
+    words = [*shlex.split(command), "--max-steps", str(steps + 1)]
     assert subprocess.run(words, cwd=REPOSITORY, capture_output=True, timeout=120).returncode == 0
     assert json.loads((out / "metrics.json").read_text())["steps"] == steps + 1
 
