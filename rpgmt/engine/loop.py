@@ -51,8 +51,10 @@ SECONDS_BETWEEN_CHECKPOINTS = 600.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was ended by SIGINT or SIGTERM; ``folder`` has checkpoint, model file and metrics, or after a second signal at least
-    the last checkpoint."""
+    """Training was ended by SIGINT or SIGTERM.
+
+    ``folder`` has checkpoint, model file and metrics; after a second signal perhaps no more than an earlier checkpoint.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
