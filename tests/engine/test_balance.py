@@ -13,9 +13,8 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from runs import assert_same_end, at, send, two_processes
 from safetensors.torch import load_file
-from test_processes import two_processes
-from test_resume import assert_same_end, at, send
 from torch import Tensor, nn
 from torchjd import aggregation
 from toy import BATCH, PER_EPOCH, SAMPLES, VALIDATION, Noise, Toy, ToyConfig, config

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
-import traceback
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from runs import two_processes
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
@@ -26,30 +23,6 @@ from rpgmt.engine.loop import Interrupted, fit
 from rpgmt.engine.task import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
-
-
-def two_processes(target: Callable[[int], Any]) -> list[int | None]:
-    """Run ``target(rank)`` in two processes, as a launcher would start them; return their exit statuses."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def run(rank: int) -> None:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
-        os.environ.update({name: str(value) for name, value in place.items()})
-        torch.set_num_threads(1)
-        try:
-            target(rank)
-        except Exception:
-            traceback.print_exc()
-            os._exit(1)
-
-    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
 
 
 def toy_batch() -> Batch:

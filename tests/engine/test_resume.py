@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from runs import assert_same_end, at, send
 from toy import BATCH, PER_EPOCH, Toy, config
 
 from rpgmt import cli
@@ -38,43 +37,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return fit(Toy(generated=generated), config(tmp_path_factory.mktemp("whole") / "run", **BASE, **values))
 
     return run
-
-
-def assert_same_end(out: Path, whole: Path) -> None:
-    files = [load_file(folder / "model.safetensors") for folder in (out, whole)]
-    states = [load_checkpoint(folder / "checkpoints/last.ckpt") for folder in (out, whole)]
-    for a, b in (files, states):
-        assert_equal(a, b)
-    assert_equal(*[load_checkpoint(folder / "checkpoints/best.ckpt") for folder in (out, whole)])
-    assert validations(out) == validations(whole)
-
-
-def assert_equal(a: Any, b: Any) -> None:
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a.keys() - {"seconds"}:
-            assert_equal(a[key], b[key])
-    elif isinstance(a, list):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_equal(x, y)
-    else:
-        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
-
-
-def validations(out: Path) -> list[dict[str, str]]:
-    """The rows of validations, but for what depends on time, and on where training losses were written last."""
-    with (out / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["val/score"]]
-    return [{k: v for k, v in row.items() if k.startswith(("val/", "step", "epoch", "lr"))} for row in rows]
-
-
-def send(number: int) -> None:
-    os.kill(os.getpid(), number)
-
-
-def at(batch: int, action: Callable[[], None]) -> Callable[[int, dict[str, Any]], None]:
-    return lambda number, losses: action() if number == batch else None
 
 
 @pytest.mark.parametrize(
