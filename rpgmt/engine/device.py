@@ -122,6 +122,11 @@ def chosen_algorithms(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
+def processes() -> int:
+    """How many processes train."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
 def synchronise_norms(model: nn.Module, fabric: Fabric) -> None:
     """Let batch norm on several GPUs normalise with the statistics of all; on CPUs, where torch cannot, warn."""
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
@@ -139,7 +144,7 @@ def synchronise_norms(model: nn.Module, fabric: Fabric) -> None:
 
 def share_buffers(model: nn.Module) -> None:
     """Give all processes the first one's running statistics, which are those that are saved."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
+    if processes() > 1:
         for buffer in model.buffers():
             if buffer.is_floating_point():
                 dist.broadcast(buffer, 0)

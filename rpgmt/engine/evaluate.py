@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rpgmt.data.loader import validation_loader
-from rpgmt.engine.device import pick_device
+from rpgmt.engine.device import pick_device, processes
 from rpgmt.engine.task import Batch, Task
 
 
@@ -97,8 +97,8 @@ def validate(
         for module, training in modes:
             module.training = training
 
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        gathered: list[Any] = [None] * dist.get_world_size()
+    if processes() > 1:
+        gathered: list[Any] = [None] * processes()
         dist.all_gather_object(gathered, (predictions, sums))
         if dist.get_rank() > 0:
             return None

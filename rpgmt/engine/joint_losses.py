@@ -11,17 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from rpgmt.engine.device import processes
 from rpgmt.engine.task import Batch
 from rpgmt.errors import UserError
 
 
 class NonFiniteLossError(UserError):
     """The loss is not a number or infinite; the weights are those before the step."""
-
-
-def processes() -> int:
-    """How many processes train."""
-    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def joint_losses(losses: Mapping[str, tuple[Tensor, Tensor]], stop: bool = False) -> tuple[Tensor, Tensor]:
