@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import itertools
 import os
 import pkgutil
 import sys
@@ -25,7 +26,10 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 class TaskModule(Protocol):
-    """A training task: what a module in ``tasks/`` defines. It imports torch in ``build`` only."""
+    """A training task: what a module in ``tasks/`` defines. It imports torch in ``build`` only.
+
+    ``read(config, training=True)`` reads and checks the data, ``build(config, data)`` makes the task of it.
+    """
 
     __doc__: str | None
 
@@ -33,7 +37,10 @@ class TaskModule(Protocol):
     def Config(self) -> type[Any]: ...  # noqa: N802 - the name of a class
 
     @property
-    def build(self) -> Callable[[Any], Any]: ...
+    def read(self) -> Callable[..., Any]: ...
+
+    @property
+    def build(self) -> Callable[..., Any]: ...
 
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str = "rpgmt") -> int:
@@ -81,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         for word in rest:
             if word.startswith("-"):
                 word = word.split("=")[0]
-                hint = did_you_mean(word, self._flags()) or f"`{self.prog} --help` lists them"
+                hint = _nearest_flag(word, self._flags()) or f"`{self.prog} --help` lists them"
                 raise UserError(f"`{word}` is not a flag of `{self.prog}`: {hint}".rstrip())
         if rest:
             raise UserError(f"`{rest[0]}` is one argument too many for `{self.prog}`: `{self.prog} --help` lists them")
@@ -96,6 +103,13 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for parser in action.choices.values():
                     yield from parser._flags()
+
+
+def _nearest_flag(word: str, flags: Iterable[str]) -> str:
+    """A question that names a similar flag; the dashes, and the `no-` of those that switch off, make nothing similar."""
+    flags = [flag for flag in flags if word.startswith("--no-") or not flag.startswith("--no-")]
+    near = did_you_mean(word.strip("-"), [flag.strip("-") for flag in flags])
+    return near.replace("`", "`--", 1)
 
 
 def find_tasks(package: ModuleType) -> dict[str, TaskModule]:
@@ -126,12 +140,14 @@ def parse_train(
     name, rest = argv[0], argv[1:]
     if name not in tasks:
         raise UserError(f"`{name}` is not a task: {did_you_mean(name, tasks)}tasks: {names}")
+    examples = getattr(tasks[name].Config, "examples", ())
     parser = Parser(
         prog=f"{prog} {name}",
         usage=f"{prog} {name} [--config NAME|FILE] [flags]",
-        description=(tasks[name].__doc__ or "").strip().partition("\n\n")[0].replace("%", "%%"),
+        description="\n".join([_summary(tasks[name]), "", "examples:", *(f"  {prog} {line}" for line in examples)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _, config = parse_config(parser, rest, name, tasks[name].Config, configs=configs)
+    _, config = parse_config(parser, rest, name, tasks[name].Config, configs=configs, short=True)
     return name, config
 
 
@@ -139,6 +155,11 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add ``--weights``, for a tool that reads a run folder or model file."""
     text = "of a run folder: the last weights, or those of the best validation (default: last)"
     parser.add_argument("--weights", choices=["last", "best"], default="last", help=text)
+
+
+def _summary(task: TaskModule) -> str:
+    """The first paragraph of a task's docstring."""
+    return (task.__doc__ or "").strip().partition("\n\n")[0].replace("%", "%%")
 
 
 def output_file(text: str) -> Path:
@@ -149,12 +170,12 @@ def output_file(text: str) -> Path:
 
 
 def parse_config(
-    parser: Parser, argv: Sequence[str], task: str, cls: type[C], *, configs: Path = CONFIGS
+    parser: Parser, argv: Sequence[str], task: str, cls: type[C], *, configs: Path = CONFIGS, short: bool = False
 ) -> tuple[argparse.Namespace, C]:
     """Add ``--config`` and a flag for each field of ``cls`` to ``parser``, and read ``argv`` with it.
 
     The preset holds where no flag is given, the defaults of ``cls`` where the preset says nothing. With ``--resume`` and
-    ``--out DIR`` the run's own config is the preset.
+    ``--out DIR`` the run's own config is the preset. ``short``: see `parse_overrides`.
 
     Returns:
         the parser's other arguments, and the config.
@@ -171,11 +192,18 @@ def parse_config(
 
     help_line = f"preset ({', '.join(preset_names(task, configs))}) or YAML file (default: {default})"
     parser.add_argument("--config", metavar="NAME|FILE", help=help_line.replace("%", "%%"))
-    return parse_overrides(parser, argv, cls, base, top=task)
+    return parse_overrides(parser, argv, cls, base, top=task, short=short)
 
 
 def parse_overrides(
-    parser: Parser, argv: Sequence[str], cls: type[C], base: C, sections: Collection[str] | None = None, *, top: str = "task"
+    parser: Parser,
+    argv: Sequence[str],
+    cls: type[C],
+    base: C,
+    sections: Collection[str] | None = None,
+    *,
+    top: str = "task",
+    short: bool = False,
 ) -> tuple[argparse.Namespace, C]:
     """Add flags for fields of ``cls`` to ``parser``, and read ``argv`` with it.
 
@@ -187,6 +215,7 @@ def parse_overrides(
         sections: which fields have a flag (default: all): all of ``data``, or the one of ``train.batch_size``. Names that
             ``cls`` has not are skipped, for tasks differ in their sections.
         top: the help's heading of fields that are in no section.
+        short: `--help` shows everyday flags alone, `--help all` all of them.
 
     Returns:
         the parser's other arguments, and the config.
@@ -195,6 +224,10 @@ def parse_overrides(
     chosen = {".".join(leaf.path): leaf for leaf in leaves(cls)}
     if sections is not None:
         chosen = {name: leaf for name, leaf in chosen.items() if leaf.path[0] in sections or name in sections}
+    help_words = [word for flag, word in itertools.pairwise(argv) if flag in ("-h", "--help")]
+    everyday_alone = short and "all" not in help_words
+    if everyday_alone:
+        parser.epilog = f"{sum(not leaf.everyday for leaf in chosen.values())} more: `{parser.prog} --help all`"
     for name, leaf in chosen.items():
         heading = leaf.path[0] if len(leaf.path) > 1 else top
         if heading not in groups:
@@ -203,6 +236,7 @@ def parse_overrides(
         if leaf.is_bool:
             kind = {"action": argparse.BooleanOptionalAction}
         text = f"{leaf.help} (default: {leaf.to_text(leaf.get(base))})".replace("%", "%%")
+        text = argparse.SUPPRESS if everyday_alone and not leaf.everyday else text
         groups[heading].add_argument(leaf.flag, dest=name, default=argparse.SUPPRESS, help=text, **kind)
     arguments = parser.parse_args(argv)
     given = vars(arguments)

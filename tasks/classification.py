@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rpgmt.data.image_classification import ClassifiedImages, ImageAugmentation
+    from rpgmt.data.sets.image_classes import ImageSet
 
 SHOWN = 16
 """Images in `predictions.png`."""
@@ -36,9 +37,9 @@ class DataConfig:
     name: Annotated[
         Literal["cifar10", "cifar100", "cifar10_jpeg", "imagenet", "folder"],
         Field(description="CIFAR (downloaded once), copies of it as JPEG files, ImageNet, or folders of your own, one a class"),
-        Flag("--data"),
+        Flag("--data", everyday=True),
     ] = "cifar10"
-    root: Annotated[Path, Field(description="folder of the files"), Flag("--data-root")] = Path(".data")
+    root: Annotated[Path, Field(description="folder of the files"), Flag("--data-root", everyday=True)] = Path(".data")
     train_split: Annotated[str, Field(description="part of the files to train on")] = "train"
     val_split: Annotated[str | None, Field(description="part of the files to validate on; null: the set's usual one")] = None
     class_names: Annotated[
@@ -65,6 +66,11 @@ class Config:
     """The classification task."""
 
     default_preset: ClassVar[str] = "cifar10"
+    examples: ClassVar[tuple[str, ...]] = (
+        "classification                          CIFAR-10, downloaded once",
+        "classification --config folder --data-root DIR",
+        "classification --network resnet34 --rpg-size 10%",
+    )
 
     model: ClassifierConfig = field(default_factory=ClassifierConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -82,12 +88,58 @@ class Config:
         return dataclasses.replace(self, data=DataConfig(class_names=self.data.class_names))
 
 
-def build(config: Config) -> ClassificationTask:
-    """The task that a config describes."""
+class Data:
+    """The images of a config, found and checked when they are first asked for; torch is not needed for it."""
+
+    def __init__(self, config: Config) -> None:
+        from rpgmt.data.catalog import IMAGE_SETS
+
+        self._config = config
+        self._source = IMAGE_SETS[config.data.name]
+        self.title, self.val_split = self._source.title, config.data.val_split or self._source.val_split
+
+    @cached_property
+    def val(self) -> ImageSet:
+        """What is validated on."""
+        return self._read(self.val_split)
+
+    @cached_property
+    def train(self) -> ImageSet:
+        """What is trained on: it has the same classes."""
+        found = self._read(self._config.data.train_split)
+        if odd := sorted(set(found.classes) ^ set(self.val.classes)):
+            raise UserError(f"{self._config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
+        return found
+
+    def _read(self, split: str) -> ImageSet:
+        data, classes = self._config.data, self._config.model.classes
+        found = self._source.read(data.root, split)
+        if len(found.classes) != classes:
+            count = len(found.classes)
+            raise UserError(f"`classes` is {classes}: {data.root} has {count} in {split}, train with --classes {count}")
+        if data.class_names is not None and found.classes != data.class_names:
+            odd = next(pair for pair in zip(data.class_names, found.classes, strict=True) if pair[0] != pair[1])
+            raise UserError(f"{data.root}: class {odd[1]!r} in {split} stands where the model has {odd[0]!r}")
+        return found
+
+
+def read(config: Config, *, training: bool = False) -> Data:
+    """Find what a config is measured on, and with `training` what it is trained on, without torch.
+
+    Raises:
+        UserError: the files are missing or wrong, or have other classes than the network.
+    """
+    found = Data(config)
+    _ = (found.train, found.val) if training else found.val
+    return found
+
+
+def build(config: Config, data: Data | None = None) -> ClassificationTask:
+    """The task that a config describes; `data`: what `read` gave for it."""
     import torch
 
     torch.manual_seed(config.train.seed)
-    return ClassificationTask(config)
+    return ClassificationTask(config, data or Data(config))
 
 
 class ClassificationTask(Task):
@@ -97,15 +149,12 @@ class ClassificationTask(Task):
     monitor = "top1"
     config: Config
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, data: Data) -> None:
         from rpgmt import models
-        from rpgmt.data.catalog import IMAGE_SETS
         from rpgmt.models.classifier import check_batch_size
 
         check_batch_size(config.model, config.train.batch_size)
-        self.config, self.model = config, models.build(config.model)
-        self._source = IMAGE_SETS[config.data.name]
-        self._val_split = config.data.val_split or self._source.val_split
+        self.config, self.model, self._data = config, models.build(config.model), data
 
     @cached_property
     def train_data(self) -> ClassifiedImages:  # type: ignore[override]
@@ -113,27 +162,17 @@ class ClassificationTask(Task):
 
         own = self.config.augmentation
         augment = ImageAugmentation(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
-        data = self._read(self.config.data.train_split, augment)
-        if odd := sorted(set(data.classes) ^ set(self.val_data.classes)):
-            raise UserError(f"{self.config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
-        return data
+        return self._images(self._data.train, augment)
 
     @cached_property
     def val_data(self) -> ClassifiedImages:  # type: ignore[override]
-        return self._read(self._val_split, None)
+        return self._images(self._data.val, None)
 
-    def _read(self, split: str, augment: ImageAugmentation | None) -> ClassifiedImages:
+    def _images(self, source: ImageSet, augment: ImageAugmentation | None) -> ClassifiedImages:
         from rpgmt.data.image_classification import classified_images
 
-        data, model = self.config.data, self.config.model
-        source = self._source.read(data.root, split)
-        if len(source.classes) != model.classes:
-            count = len(source.classes)
-            raise UserError(f"`classes` is {model.classes}: {data.root} has {count} in {split}, train with --classes {count}")
-        if data.class_names is not None and source.classes != data.class_names:
-            odd = next(pair for pair in zip(data.class_names, source.classes, strict=True) if pair[0] != pair[1])
-            raise UserError(f"{data.root}: class {odd[1]!r} in {split} stands where the model has {odd[0]!r}")
-        return classified_images(source, self._source.title, model.input_size, augment=augment, seed=self.config.train.seed)
+        size, seed = self.config.model.input_size, self.config.train.seed
+        return classified_images(source, self._data.title, size, augment=augment, seed=seed)
 
     def resolved(self) -> Config:
         """The config with the names of the classes: what the model can be measured on later."""
@@ -142,11 +181,11 @@ class ClassificationTask(Task):
 
     @property
     def metric_label(self) -> str:
-        return f"{self._source.title} {self._val_split}"
+        return f"{self._data.title} {self._data.val_split}"
 
     def data_summary(self) -> dict[str, Any]:
         sizes = {"train_images": len(self.train_data), "val_images": len(self.val_data)}
-        return {"name": self._source.title, "root": str(self.config.data.root), **sizes}
+        return {"name": self._data.title, "root": str(self.config.data.root), **sizes}
 
     def images(self, batch: Batch) -> Tensor:
         data = self.train_data if batch["part"][0] == "train" else self.val_data

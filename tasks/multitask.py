@@ -7,19 +7,22 @@ predictions to the next stage. Accuracy is measured for every task and stage, po
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
 from rpgmt.config.validation import config_class
+from rpgmt.engine.task import SCORE
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
     from rpgmt.data.augmentation import Augmentation
+    from rpgmt.data.dense.label_maps import LabelMap
     from rpgmt.data.multitask_crops import MultiTaskCrops
     from rpgmt.data.multitask_set import MultiTaskSet
     from rpgmt.heads import Head
@@ -35,12 +38,12 @@ class DataConfig:
     name: Annotated[
         Literal["synthetic", "coco", "nyuv2", "cityscapes", "folders"],
         Field(description="people that are drawn here, a data set's files, or folders of your own that a YAML file describes"),
-        Flag("--data"),
+        Flag("--data", everyday=True),
     ] = "synthetic"
     root: Annotated[
         Path,
         Field(description="folder of the files; of dataset.yaml, or that file, for folders; of the cache, for synthetic"),
-        Flag("--data-root"),
+        Flag("--data-root", everyday=True),
     ] = Path(".data")
     train_split: Annotated[str, Field(description="part of the files to train on; not of synthetic people")] = "train"
     val_split: Annotated[str, Field(description="part of the files to validate on; not of synthetic people")] = "val"
@@ -65,6 +68,12 @@ def _model() -> ModelConfig:
 class Config:
     """The multi-task task. Its tasks are the model's heads: labels of the data set by name, or `keypoints`."""
 
+    examples: ClassVar[tuple[str, ...]] = (
+        "multitask                               people that are drawn here",
+        "multitask --config folders --data-root DIR",
+        "multitask --config nyuv2 --data-root DIR --balance uncertainty",
+    )
+
     model: ModelConfig = field(default_factory=_model)
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -87,22 +96,95 @@ class Config:
         return dataclasses.replace(self, data=DataConfig(padding=self.data.padding))
 
 
-def build(config: Config) -> StagedTask:
-    """The task that a config describes, with its validation data."""
+class Data:
+    """The labelled images of a config, read and checked when they are first asked for; torch is not needed for it.
+
+    Args:
+        config: with `model.heads` null, the network predicts all that the data has labels for.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    @cached_property
+    def val(self) -> MultiTaskSet:
+        """What is validated on."""
+        labelled = _labelled(self._config.data, "val")
+        for name in self._config.model.heads or ():
+            _check_has(labelled, name, self._config.model.heads)
+        return labelled
+
+    @cached_property
+    def train(self) -> MultiTaskSet:
+        """What is trained on: its labels mean what those to validate on do."""
+        labelled, validated = _labelled(self._config.data, "train"), self.val
+        for name in self.config.model.heads or ():
+            kind, other = labelled.kind(name), validated.kind(name)
+            if kind is None:
+                known = ", ".join(labelled.names) or "none"
+                raise UserError(f"{labelled.name} has no labels {name!r}, which it is to be trained on, it has {known}")
+            if kind != other:
+                what = "key points" if name == "keypoints" else f"labels {name!r}"
+                texts = [", ".join(of) if isinstance(of, tuple) else of for of in (kind, other)]
+                raise UserError(f"{labelled.name}: its {what} are {texts[0]}, those to validate on {texts[1]}")
+        return labelled
+
+    @cached_property
+    def config(self) -> Config:
+        """The config with what the data decided: the heads."""
+        own = self._config
+        heads = own.model.heads or {name: _channels(self.val.kind(name)) for name in self.val.names}
+        return dataclasses.replace(own, model=dataclasses.replace(own.model, heads=heads))
+
+
+def read(config: Config, *, training: bool = False) -> Data:
+    """Read what a config is measured on, and with `training` what it is trained on, without torch.
+
+    Raises:
+        UserError: the files are missing or wrong, or lack labels of the network's heads.
+    """
+    if SCORE in (config.model.heads or ()):
+        raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
+    found = Data(config)
+    _ = (found.val, found.train) if training else found.val
+    return found
+
+
+def build(config: Config, data: Data | None = None) -> StagedTask:
+    """The task that a config describes, with its validation data; `data`: what `read` gave for it."""
     import torch
 
     from rpgmt import models
-    from rpgmt.heads.staged_task import SCORE, StagedTask
+    from rpgmt.data.augmentation import Augmentation
+    from rpgmt.heads.staged_task import StagedTask
 
+    data = data or read(config)
+    config = data.config
     models.check_batch_size(config.model, config.train.batch_size)
-    if SCORE in config.model.heads:
-        raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
     torch.manual_seed(config.train.seed)
     model = models.build(config.model)
-    val_data = _crops(_labelled(config.data, "val"), config)
-    heads = [_head(name, val_data, config) for name in config.model.heads]
-    read_train_data = partial(_read_train_data, config, val_data.dataset)
-    return StagedTask(NAME, config, model, heads, val_data, read_train_data, balancing=config.balancing)
+    val_data = _crops(data.val, config)
+    heads = [_head(name, val_data, config) for name in config.model.heads or ()]
+    changes = Augmentation(**vars(config.augmentation))
+
+    def train_crops() -> MultiTaskCrops:
+        return _crops(data.train, config, augment=changes)
+
+    return StagedTask(NAME, config, model, heads, val_data, train_crops, balancing=config.balancing)
+
+
+def _channels(kind: LabelMap | tuple[str, ...] | None) -> int:
+    """Of the head that predicts labels of a kind."""
+    assert kind is not None
+    if isinstance(kind, tuple):
+        return len(kind)
+    return len(kind.classes) if kind.categorical else 3 if kind.kind == "normals" else 1
+
+
+def _check_has(labelled: MultiTaskSet, name: str, heads: Mapping[str, int] | None) -> None:
+    if labelled.kind(name) is None:
+        known = ", ".join(labelled.names) or "none"
+        raise UserError(f"`heads` is {dict(heads or {})}: {labelled.name} has no labels {name!r}, it has {known}")
 
 
 def _head(name: str, val_data: MultiTaskCrops, config: Config) -> Head:
@@ -119,27 +201,7 @@ def _head(name: str, val_data: MultiTaskCrops, config: Config) -> Head:
         return Keypoints(name, codec, PoseEvaluation(labelled.people, "coco_pck", val_data.crops.areas()))
     if name in labelled.maps:
         return map_head(name, labelled.maps[name], depth_loss=config.depth_loss)
-    if name in labelled.classes:
-        return Classification(name, labelled.classes[name])
-    known = ", ".join(labelled.names) or "none"
-    raise UserError(f"`heads` is {config.model.heads}: {labelled.name} has no labels {name!r}, it has {known}")
-
-
-def _read_train_data(config: Config, validated: MultiTaskSet) -> MultiTaskCrops:
-    """Training crops with labels that mean what those to validate on do."""
-    from rpgmt.data.augmentation import Augmentation
-
-    labelled = _labelled(config.data, "train")
-    for name in config.model.heads:
-        kind, other = labelled.kind(name), validated.kind(name)
-        if kind is None:
-            known = ", ".join(labelled.names) or "none"
-            raise UserError(f"{labelled.name} has no labels {name!r}, which it is to be trained on, it has {known}")
-        if kind != other:
-            what = "key points" if name == "keypoints" else f"labels {name!r}"
-            texts = [", ".join(of) if isinstance(of, tuple) else of for of in (kind, other)]
-            raise UserError(f"{labelled.name}: its {what} are {texts[0]}, those to validate on {texts[1]}")
-    return _crops(labelled, config, augment=Augmentation(**vars(config.augmentation)))
+    return Classification(name, labelled.classes[name])
 
 
 def _labelled(data: DataConfig, split: Literal["train", "val"]) -> MultiTaskSet:
@@ -156,4 +218,4 @@ def _crops(labelled: MultiTaskSet, config: Config, augment: Augmentation | None 
     from rpgmt.data.multitask_crops import MultiTaskCrops
 
     size, seed = config.model.input_size, config.train.seed
-    return MultiTaskCrops(labelled, config.model.heads, size, augment=augment, seed=seed, padding=config.data.padding)
+    return MultiTaskCrops(labelled, config.model.heads or (), size, augment=augment, seed=seed, padding=config.data.padding)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,11 +40,11 @@ class DataConfig:
     name: Annotated[
         Literal["synthetic", "coco", "crowdpose", "mpii", "lsp"],
         Field(description="people that are drawn here, or the files of a data set; coco is any set in COCO's format"),
-        Flag("--data"),
+        Flag("--data", everyday=True),
     ] = "synthetic"
-    root: Annotated[Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root")] = (
-        Path(".data")
-    )
+    root: Annotated[
+        Path, Field(description="folder of the files; of the cache, for synthetic people"), Flag("--data-root", everyday=True)
+    ] = Path(".data")
     train_split: Annotated[str, Field(description="part of the files to train on; not of synthetic people")] = "train"
     val_split: Annotated[str, Field(description="part of the files to validate on; not of synthetic people")] = "val"
     also: Annotated[
@@ -91,7 +93,13 @@ class EvaluationConfig:
 class Config:
     """The pose task."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    examples: ClassVar[tuple[str, ...]] = (
+        "pose                                    people that are drawn here",
+        "pose --config coco_json --data-root DIR key points of your own",
+        "pose --config coco --stages 2 --rpg-size 25%",
+    )
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(heads=None))
     data: DataConfig = field(default_factory=DataConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     codec: Annotated[
@@ -140,8 +148,63 @@ class Config:
         return [line for line, unused in lines.items() if unused]
 
 
-def build(config: Config) -> StagedTask:
-    """The task that a config describes, with its validation data."""
+class Data:
+    """The people of a config, read and checked when they are first asked for; torch is not needed for it.
+
+    Args:
+        config: with `model.heads` null, the network gets a map for each key point of the data.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    @cached_property
+    def val(self) -> CocoPeople:
+        """Who is validated on: annotated people, or detections."""
+        data = self._config.data
+        people = _people(data, "val")
+        _check_points(people, self._config.model.heads, data.keypoints or people.keypoints.names)
+        return people if data.detections is None else people.with_detections(data.detections, data.detection_threshold)
+
+    @cached_property
+    def train(self) -> list[CocoPeople]:
+        """Who is trained on, and the people of all further sets with their key points taken over to the first one's."""
+        from rpgmt.data.catalog import read_further_people
+        from rpgmt.data.coco.remap import remap
+
+        people = _people(self._config.data, "train")
+        _check_points(people, self._config.model.heads, self.val.keypoints.names)
+        return [people, *(remap(read_further_people(entry), people.keypoints) for entry in self._config.data.also)]
+
+    @cached_property
+    def config(self) -> Config:
+        """The config with what the data decided: the head, and the names of its key points, by which it is measured later."""
+        names, own = self.val.keypoints.names, self._config
+        heads = own.model.heads or {HEAD: len(names)}
+        model, data = dataclasses.replace(own.model, heads=heads), dataclasses.replace(own.data, keypoints=names)
+        return dataclasses.replace(own, model=model, data=data)
+
+
+def read(config: Config, *, training: bool = False) -> Data:
+    """Read what a config is measured on, and with `training` what it is trained on, without torch.
+
+    Raises:
+        UserError: the files are missing or wrong, or do not fit the network.
+    """
+    data, protocol = config.data, config.evaluation.protocol or PROTOCOLS[config.data.name]
+    if config.model.heads is not None and set(config.model.heads) != {HEAD}:
+        raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
+    if data.detections is not None and protocol in ("pck", "pckh"):
+        raise UserError(f"`detections` is {data.detections}: {protocol} is measured on true boxes; leave them out")
+    for line in config.without_effect():
+        warnings.warn(f"without effect: {line}", stacklevel=2)
+    found = Data(config)
+    _ = (found.val, found.train) if training else found.val
+    return found
+
+
+def build(config: Config, data: Data | None = None) -> StagedTask:
+    """The task that a config describes, with its validation data; `data`: what `read` gave for it."""
     import torch
 
     from rpgmt import models
@@ -150,53 +213,38 @@ def build(config: Config) -> StagedTask:
     from rpgmt.heads.staged_task import StagedTask
     from rpgmt.metrics.poses import PoseEvaluation
 
-    own, data, protocol = config.evaluation, config.data, config.evaluation.protocol or PROTOCOLS[config.data.name]
-    if set(config.model.heads) != {HEAD}:
-        raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
-    if data.detections is not None and protocol in ("pck", "pckh"):
-        raise UserError(f"`detections` is {data.detections}: {protocol} is measured on true boxes; leave them out")
+    data = data or read(config)
+    config, own = data.config, config.evaluation
     models.check_batch_size(config.model, config.train.batch_size)
-    for line in config.without_effect():
-        warnings.warn(f"without effect: {line}", stacklevel=2)
     torch.manual_seed(config.train.seed)
     model = models.build(config.model)
 
-    people = _people(data, "val")
-    if data.detections is not None:
-        people = people.with_detections(data.detections, data.detection_threshold)
-    _check_points(people, config.model, data.keypoints or people.keypoints.names)
-    val_data = _crops(people, config)
+    val_data = _crops(data.val, config)
     options: Any = {"rescoring": own.rescoring, "nms": own.nms, "nms_threshold": own.nms_threshold}
-    evaluation = PoseEvaluation(people, protocol, val_data.areas(), **options)
+    protocol = own.protocol or PROTOCOLS[config.data.name]
+    evaluation = PoseEvaluation(data.val, protocol, val_data.areas(), **options)
     codec = make_codec(
         config.codec, config.model.input_size, models.STRIDE, config.sigma, logits=config.loss == "cross_entropy"
     )
     head = Keypoints(HEAD, codec, evaluation, loss=config.loss, hard_keypoints=config.hard_keypoints, flip_shift=own.flip_shift)
-    names = people.keypoints.names
     return StagedTask(
         "pose",
-        dataclasses.replace(config, data=dataclasses.replace(data, keypoints=names)),  # so the model can be measured later
+        config,
         model,
         [head],
         val_data,
-        lambda: _read_train_data(config, names),
+        lambda: _train_crops(data.train, config),
         single=True,
         stage_weights=config.stage_weights,
         flip_test=own.flip_test,
-        also=data.also,
+        also=config.data.also,
     )
 
 
-def _read_train_data(config: Config, names: tuple[str, ...]) -> PoseCrops | MixedCrops:
-    """Training crops of people with key points of these names, and of all further sets, taken over to them."""
+def _train_crops(sets: Sequence[CocoPeople], config: Config) -> PoseCrops | MixedCrops:
     from rpgmt.data.augmentation import Augmentation
-    from rpgmt.data.catalog import read_further_people
-    from rpgmt.data.coco.remap import remap
     from rpgmt.data.pose_crops import MixedCrops
 
-    people = _people(config.data, "train")
-    _check_points(people, config.model, names)
-    sets = [people, *(remap(read_further_people(entry), people.keypoints) for entry in config.data.also)]
     changes = Augmentation(**vars(config.augmentation))
     crops = [_crops(part, config, augment=changes, stream=stream) for stream, part in enumerate(sets)]
     return crops[0] if len(crops) == 1 else MixedCrops(crops)
@@ -219,14 +267,14 @@ def _crops(people: CocoPeople, config: Config, **options: Any) -> PoseCrops:
     return PoseCrops(people, config.model.input_size, seed=config.train.seed, padding=config.data.padding, **options)
 
 
-def _check_points(people: CocoPeople, model: ModelConfig, expected: tuple[str, ...]) -> None:
+def _check_points(people: CocoPeople, heads: Mapping[str, int] | None, expected: tuple[str, ...]) -> None:
     """Raise UserError where the people's key points are not as many as the network's, or do not mean the same."""
     from rpgmt.data.coco.keypoint_names import side_and_part
 
     names = people.keypoints.names
-    if len(names) != model.heads[HEAD]:
+    if heads is not None and len(names) != heads[HEAD]:
         raise UserError(
-            f"`heads` is {model.heads}: the data has {len(names)} key points; train with "
+            f"`heads` is {dict(heads)}: the data has {len(names)} key points; train with "
             f"--heads {HEAD}={len(names)}, measure on data with as many as the network has"
         )
     if [side_and_part(name) for name in names] != [side_and_part(name) for name in expected]:

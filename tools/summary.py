@@ -14,6 +14,8 @@ if __name__ == "__main__":
 import tasks as task_package
 from rpgmt import cli
 from rpgmt.config.presets import CONFIGS
+from rpgmt.config.validation import did_you_mean
+from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +34,9 @@ def main(argv: list[str], prog: str = "summary.py") -> int:
 
         from rpgmt.models import build
 
+        if name == "pose" and config.model.heads is None:
+            print("heads: COCO's 17 key points; a training takes those of its data")
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads={"keypoints": 17}))
         model: nn.Module = build(config.model)
         input_size, file = config.model.input_size, None
         title = f"{name}, {config.model.title}"
@@ -44,6 +49,10 @@ def main(argv: list[str], prog: str = "summary.py") -> int:
 
         from rpgmt.engine.model_file import load_model, model_path, read_config
 
+        if not Path(arguments.model).exists():
+            known = ", ".join(tasks)
+            hint = did_you_mean(arguments.model, tasks)
+            raise UserError(f"`{arguments.model}` is neither a run folder or model file nor a task: {hint}tasks: {known}")
         file = model_path(arguments.model, arguments.weights)
         model, title = load_model(file), arguments.model
         input_size = tuple(read_config(file)["model"]["input_size"])

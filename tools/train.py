@@ -33,7 +33,11 @@ def main(argv: list[str], prog: str = "train.py") -> int:
             if run_folder.is_finished(folder, config):
                 print(run_folder.finished_line(folder, config.train, whole=config.train.accumulate == 1))
                 return 0
-    tell(f"{name}: loading torch")
+    drawn = config.data.name == "synthetic"
+    people = f"people, which are drawn once and kept in {config.data.root}"
+    tell(f"{name}: reading {people if drawn else f'{config.data.name} data from {config.data.root}'}")
+    data = tasks[name].read(config, training=True)
+    tell("loading torch")
 
     from rpgmt.engine.device import for_this_machine
     from rpgmt.engine.joint_losses import NonFiniteLossError
@@ -48,11 +52,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         run_folder.check_same_run(folder, config)
     if config.train.init_from is not None and not config.train.resume:
         read_config(config.train.init_from)
-    drawn = config.data.name == "synthetic"
-    data = f"{config.data.name} data from {config.data.root}"
-    people = f"people, which are drawn once and kept in {config.data.root}"
-    tell(f"building the network, reading {people if drawn else data}")
-    task = tasks[name].build(config)
+    tell("building the network")
+    task = tasks[name].build(config, data)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
         if first:
@@ -64,7 +65,6 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
-    tell("reading what is trained on")
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     try:
         out = fit(task, task.resolved(), summary=summary, tell=tell)

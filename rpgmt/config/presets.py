@@ -44,7 +44,7 @@ def load_preset(name: str, task: str, cls: type[C], configs: Path = CONFIGS) -> 
     if of_task != task:
         raise ConfigError(f"{path} is a config of the task `{of_task}`: not of `{task}`")
     try:
-        return from_dict(cls, mapping)
+        return from_dict(cls, mapping, cls())  # what a section leaves out is as the task has it
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from rpgmt.config.validation import config_class, from_dict, show
+from rpgmt.config.validation import EVERYDAY, config_class, from_dict, show
 from rpgmt.errors import ConfigError
 from rpgmt.rpg.size import parse_size
 
@@ -49,7 +49,7 @@ class RPGConfig:
     """How weights are generated (`rpgmt.convert`): what the configs of all networks have in common."""
 
     rpg_size: Annotated[
-        Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights")
+        Size, Field(description="parameters in all banks together: 1M, 250K, 36864 or 25% of the generated weights"), EVERYDAY
     ] = "1M"
     rpg_block: Annotated[int, Field(ge=1, lt=2**31, description="neighbouring bank entries that are placed together")] = 1
     rpg_seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the placement")] = 0
@@ -66,7 +66,7 @@ class RPGConfig:
 class ModelConfig(RPGConfig):
     """A refinement network: all that is needed to build it again."""
 
-    stages: Annotated[int, Field(ge=1, description="stages of refinement")] = 4
+    stages: Annotated[int, Field(ge=1, description="stages of refinement"), EVERYDAY] = 4
     channels: Annotated[int, Field(ge=4, multiple_of=4, description="channels of the features")] = 128
     depth: Annotated[int, Field(ge=1, description="levels of an hourglass, each halves the resolution")] = 4
     trunk: Annotated[
@@ -76,17 +76,19 @@ class ModelConfig(RPGConfig):
     sharing: Annotated[
         Literal["rpg", "tied", "none"],
         Field(description="stages' weights: generated from a bank, one copy for all stages, or independent"),
+        EVERYDAY,
     ] = "rpg"
     rpg_scope: Annotated[
         Literal["stage", "global", "block"],
         Field(description="which layers draw on one bank: those of a stage, all, or the same block of every stage"),
     ] = "stage"
-    heads: Annotated[Heads, Field(description="name and channels of each prediction")] = field(
-        default_factory=lambda: {"keypoints": 17}
-    )
+    heads: Annotated[
+        Heads | None, Field(description="name and channels of each prediction; null: what the data have labels for"), EVERYDAY
+    ] = field(default_factory=lambda: {"keypoints": 17})
     input_size: Annotated[
         tuple[Annotated[int, Field(ge=12, multiple_of=4)], Annotated[int, Field(ge=12, multiple_of=4)]],
         Field(description="width, height of the input in pixels"),
+        EVERYDAY,
     ] = (96, 96)
 
     @property
@@ -100,20 +102,21 @@ class ClassifierConfig(RPGConfig):
     """A ResNet for classes of whole images: all that is needed to build it again."""
 
     network: Annotated[
-        Literal["resnet18", "resnet34", "resnet50"], Field(description="the ResNet, made of torchvision's blocks")
+        Literal["resnet18", "resnet34", "resnet50"], Field(description="the ResNet, made of torchvision's blocks"), EVERYDAY
     ] = "resnet18"
     stem: Annotated[
         Literal["3x3", "7x7"],
         Field(description="first layers: a 3×3 convolution, for images of some 32 pixels, or 7×7 and pooling to a quarter"),
     ] = "3x3"
     width: Annotated[float, Field(gt=0, le=16, description="factor on the channels of all layers")] = 1.0
-    classes: Annotated[int, Field(ge=2, description="classes")] = 10
+    classes: Annotated[int, Field(ge=2, description="classes"), EVERYDAY] = 10
     sharing: Annotated[
         Literal["rpg", "tied", "none", "narrow"],
         Field(
             description="weights: generated from a bank; one copy for the blocks of a layer; independent; or independent in a"
             " network so narrow that it has as many parameters as with rpg"
         ),
+        EVERYDAY,
     ] = "rpg"
     rpg_scope: Annotated[
         Literal["global", "block"], Field(description="which layers draw on one bank: all, or those of one of layer1 … layer4")
@@ -121,6 +124,7 @@ class ClassifierConfig(RPGConfig):
     input_size: Annotated[
         tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
         Field(description="width, height of the input in pixels"),
+        EVERYDAY,
     ] = (32, 32)
 
     @property
@@ -144,11 +148,11 @@ def model_config(section: Mapping[str, Any]) -> ModelConfig | ClassifierConfig:
 class TrainConfig:
     """How a model is trained."""
 
-    epochs: Annotated[int, Field(ge=1, description="passes over the training data")] = 10
-    max_steps: Annotated[int | None, Field(ge=1, description="stop after this many optimizer steps")] = None
-    batch_size: Annotated[int, Field(ge=1, description="samples per device and forward pass")] = 32
+    epochs: Annotated[int, Field(ge=1, description="passes over the training data"), EVERYDAY] = 10
+    max_steps: Annotated[int | None, Field(ge=1, description="stop after this many optimizer steps"), EVERYDAY] = None
+    batch_size: Annotated[int, Field(ge=1, description="samples per device and forward pass"), EVERYDAY] = 32
     optimizer: Annotated[Literal["adam", "adamw", "sgd"], Field(description="optimizer; sgd has momentum 0.9")] = "adam"
-    lr: Annotated[float, Field(gt=0, description="peak learning rate, for bank and fixed parameters alike")] = 1e-3
+    lr: Annotated[float, Field(gt=0, description="peak learning rate, for bank and fixed parameters alike"), EVERYDAY] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, description="weight decay")] = 0.0
     schedule: Annotated[
         Literal["constant", "cosine", "step"], Field(description="course of the learning rate after the warm-up")
@@ -165,15 +169,15 @@ class TrainConfig:
     precision: Annotated[
         Precision, Field(description="float32, or mixed with bfloat16 or float16; auto: bf16 where there is hardware for it")
     ] = "32"
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="kind of device")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="kind of device"), EVERYDAY] = "auto"
     devices: Annotated[int, Field(ge=1, description="devices of each node")] = 1
     nodes: Annotated[int, Field(ge=1, description="machines")] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the first weights, order and augmentation")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the first weights, order and augmentation"), EVERYDAY] = 0
     workers: Annotated[int, Field(ge=0, description="processes that load data, 0 loads in the main one")] = 2
     out: Annotated[
-        Path | None, BeforeValidator(_check_folder), Field(description="run folder; null makes a new one in runs/")
+        Path | None, BeforeValidator(_check_folder), Field(description="run folder; null makes a new one in runs/"), EVERYDAY
     ] = None
-    resume: Annotated[bool, Field(description="go on from the last checkpoint of the run folder")] = False
+    resume: Annotated[bool, Field(description="go on from the last checkpoint of the run folder"), EVERYDAY] = False
     init_from: Annotated[Path | None, Field(description="run folder or model file to start the weights from")] = None
     trunk_weights: Annotated[
         str,
@@ -209,6 +213,7 @@ class BalanceConfig:
     balance: Annotated[
         Literal[LossWeights, GradientMethods],
         Field(description="how tasks share the training: by weights of losses, or, from pcgrad on, by their gradients"),
+        EVERYDAY,
     ] = "equal"
     task_weights: Annotated[
         dict[str, Annotated[float, Field(gt=0)]] | None,

@@ -28,9 +28,18 @@ C = TypeVar("C")
 
 @dataclass(frozen=True)
 class Flag:
-    """Another name for a field on the command line: ``Annotated[str, Field(...), Flag("--data")]``."""
+    """A field on the command line: ``Annotated[str, Field(...), Flag("--data", everyday=True)]``.
 
-    name: str
+    Args:
+        name: of its flag; empty: the field's own.
+        everyday: the flag is in the short help.
+    """
+
+    name: str = ""
+    everyday: bool = False
+
+
+EVERYDAY = Flag(everyday=True)
 
 
 # --------------------------------------------------------------------------------------------------------- checked
@@ -247,6 +256,7 @@ class Leaf:
     flag: str
     description: str
     kind: Kind
+    everyday: bool = False
 
     @property
     def name(self) -> str:
@@ -293,8 +303,9 @@ def leaves(cls: Any) -> tuple[Leaf, ...]:
             found += [dataclasses.replace(leaf, path=(name, *leaf.path)) for leaf in leaves(annotation)]
         else:
             info = FieldInfo.from_annotation(annotation)
-            flag = next((m.name for m in info.metadata if isinstance(m, Flag)), "--" + name.replace("_", "-"))
-            found.append(Leaf((name,), flag, info.description or "", _kind(annotation)))
+            own = next((m for m in info.metadata if isinstance(m, Flag)), Flag())
+            flag = own.name or "--" + name.replace("_", "-")
+            found.append(Leaf((name,), flag, info.description or "", _kind(annotation), own.everyday))
     for attribute in ("name", "flag"):
         names = [getattr(leaf, attribute) for leaf in found]
         if twice := {n for n in names if names.count(n) > 1}:

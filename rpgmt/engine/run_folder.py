@@ -156,7 +156,7 @@ def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
     before = from_dict(type(config), saved)
     for leaf in leaves(type(config)):
         old, new = leaf.get(before), leaf.get(config)
-        if leaf.name == "precision" and new == "auto":  # what that is here, only torch knows
+        if (leaf.name, new) in (("precision", "auto"), ("heads", None)):  # what that is, only torch or the data know
             continue
         if leaf.name not in MAY_CHANGE and old != new:
             raise UserError(f"`{leaf.name}` is {new}: the run in {folder.path} has {old}, which resuming cannot change")

@@ -15,6 +15,9 @@ if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for 
 Batch = dict[str, Any]
 """Samples collated by torch's default rule: a tensor (B, …) for each key."""
 
+SCORE = "score"
+"""The mean over several heads of one number each, from 0 to 1: AP, mIoU, depth within 1.25, normals within 30°, accuracy."""
+
 Outputs = list[dict[str, "Tensor"]]
 """What the model returns: for each stage a dict head -> tensor (B, …)."""
 

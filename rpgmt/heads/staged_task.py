@@ -13,13 +13,10 @@ from torch import Tensor, nn
 from rpgmt.config import BalanceConfig
 from rpgmt.data.images import normalize
 from rpgmt.data.regions import Regions
-from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
+from rpgmt.engine.task import SCORE, Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
 from rpgmt.visualize import contact_sheet, save_png
-
-SCORE = "score"
-"""The mean over the heads of one number each, from 0 to 1: AP, mIoU, depth within 1.25, normals within 30°, accuracy."""
 
 
 class Crops(Dataset, Protocol):

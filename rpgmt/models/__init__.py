@@ -40,13 +40,15 @@ def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
     which all convolutions but the first are.
 
     Raises:
-        UserError: `rpg_size` is smaller than the number of banks, or a head's name cannot be one.
+        UserError: `rpg_size` is smaller than the number of banks, or heads are missing or cannot have their names.
     """
     if isinstance(config, ClassifierConfig):
         classifier = build_classifier(config)
         if config.sharing == "rpg":
             _generate(classifier, config, [GENERATED])
         return classifier
+    if config.heads is None:
+        raise UserError("`heads` is null: the data decide when a network is trained; give them, e.g. --heads keypoints=17")
     for name in config.heads:
         if hasattr(nn.ModuleDict, name):
             raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")

@@ -29,7 +29,7 @@ def network_configs(config: Config, rows: Sequence[str]) -> dict[str, Config]:
     networks = {}
     for row in rows:
         if row == SINGLE:
-            for head, channels in config.model.heads.items():
+            for head, channels in (config.model.heads or {}).items():
                 model = dataclasses.replace(config.model, heads={head: channels}, sharing="none")
                 networks[f"{PREFIX}{head}"] = dataclasses.replace(config, model=model, balancing=BalanceConfig())
         elif row in NETWORKS:
