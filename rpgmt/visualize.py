@@ -45,6 +45,28 @@ def draw_pose(
         uint8 RGB, (scale·H, scale·W, 3).
     """
     canvas = _resize(image, (image.shape[1] * scale, image.shape[0] * scale), cv2.INTER_CUBIC)
+    points = np.array(keypoints, np.float64)
+    points[:, :2] = (points[:, :2] + 0.5) * scale - 0.5
+    paint_pose(canvas, points, skeleton, flip_pairs=flip_pairs, extent=max(canvas.shape[:2]), threshold=threshold)
+    return canvas
+
+
+def paint_pose(
+    canvas: Image,
+    keypoints: NDArray[Any],
+    skeleton: Sequence[tuple[int, int]],
+    *,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    extent: float,
+    threshold: float = 0.0,
+) -> None:
+    """Paint one person's skeleton onto ``canvas``, as `draw_pose` does.
+
+    Args:
+        canvas: uint8 RGB, (H, W, 3); changed in place.
+        keypoints, skeleton, flip_pairs, threshold: see `draw_pose`, in pixels of ``canvas``.
+        extent: pixels that the person or the picture of it measures along its longer side: lines and dots go by it.
+    """
     points = np.asarray(keypoints, np.float64)
     values = points[:, 2]
     is_visibility = bool(np.isin(values, (0, 1, 2)).all())
@@ -62,11 +84,10 @@ def draw_pose(
 
     # OpenCV's shift gives sub-pixel positions; clipping keeps far-away points inside its integers.
     shift = 4
-    places = np.clip((points[:, :2] + 0.5) * scale - 0.5, -(10**6), 10**6)
+    places = np.clip(points[:, :2], -(10**6), 10**6)
     places = np.where(drawn[:, None], places, 0)
     fixed = np.rint(places * 2**shift).astype(int)
-    size = max(canvas.shape[:2])
-    width, radius = max(1, round(size / 130)), max(1.5, size / 85)
+    width, radius = max(1, round(extent / 130)), max(1.5, extent / 85)
 
     def limbs(target: Image, which: bool, line_width: int, ink: tuple[int, int, int] | None) -> None:
         for a, b in skeleton:
@@ -74,9 +95,10 @@ def draw_pose(
                 start, end = tuple(map(int, fixed[a])), tuple(map(int, fixed[b]))
                 cv2.line(target, start, end, ink or colour(a, b), line_width, cv2.LINE_AA, shift)
 
-    pale = canvas.copy()  # what is hidden shows through
-    limbs(pale, True, width, None)
-    cv2.addWeighted(pale, 0.5, canvas, 0.5, 0, dst=canvas)
+    if hidden.any():
+        pale = canvas.copy()  # what is hidden shows through
+        limbs(pale, True, width, None)
+        cv2.addWeighted(pale, 0.5, canvas, 0.5, 0, dst=canvas)
     outlined = width > 1  # on a small picture an outline would be wider than the limb
     if outlined:
         limbs(canvas, False, width + 2, _INK)
@@ -90,7 +112,6 @@ def draw_pose(
             cv2.circle(canvas, centre, r, colour(k), -1, cv2.LINE_AA, shift)
             if outlined:
                 cv2.circle(canvas, centre, r, _INK, 1, cv2.LINE_AA, shift)
-    return canvas
 
 
 def colorize(

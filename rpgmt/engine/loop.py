@@ -321,7 +321,8 @@ class Training:
         self.between_steps = False
         with self._averaged():
             if self.first:
-                save_model(self.folder.model, self.task.model, {"task": self.task.name, **to_dict(self.config)})
+                config = {"task": self.task.name, **to_dict(self.config)}
+                save_model(self.folder.model, self.task.model, config, self.task.reading)
                 record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
                 run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
         if self.first and len(self.loader) == 0:

@@ -12,6 +12,8 @@ from rpgmt.errors import UserError
 if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
     from torch import Tensor, nn
 
+    from rpgmt.prediction.meaning import Reading
+
 Batch = dict[str, Any]
 """Samples collated by torch's default rule: a tensor (B, …) for each key."""
 
@@ -83,6 +85,11 @@ class Task(abc.ABC):
     def metric_label(self) -> str:
         """What the metrics are over, for the titles of tables, e.g. ``coco val, gt boxes``."""
         return self.name
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the model is given and what its outputs mean, for prediction; None, the default: nobody predicts with it."""
+        return None
 
     def data_summary(self) -> dict[str, Any]:
         """Return what the run is trained and validated on, for `metrics.json`; training data are read for it."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rpgmt.errors import UserError
+from rpgmt.prediction.meaning import AnyMeaning
 
 Batch = dict[str, Any]
 
@@ -42,6 +42,11 @@ class Head(abc.ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    @abc.abstractmethod
+    def meaning(self) -> AnyMeaning:
+        """How its outputs are read where there are no labels; written into the model file."""
 
     @abc.abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -90,14 +95,6 @@ class Head(abc.ABC):
     @abc.abstractmethod
     def draw(self, image: NDArray[np.uint8], shown: NDArray[Any]) -> NDArray[np.uint8]:
         """A picture (H, W, 3) of a crop's prediction or labels."""
-
-
-def at_full_size(output: Tensor, labels: Tensor) -> Tensor:
-    """A prediction (B, C, h, w) at the size (H, W) of its labels (B, H, W, …), float32.
-
-    Bilinear; the edges of both coincide, so that a cell's value lies at the centre of its pixels.
-    """
-    return F.interpolate(output.float(), size=labels.shape[1:3], mode="bilinear", align_corners=False)
 
 
 def to_numpy(values: Tensor) -> list[NDArray[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rpgmt.codecs import codec_name
 from rpgmt.codecs.codec import Codec
-from rpgmt.codecs.flip import average_with_mirror
 from rpgmt.data.transforms import transform_points
 from rpgmt.heads.head import Batch, Head
 from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
 from rpgmt.metrics.poses import FIGURES, PoseEvaluation
 from rpgmt.metrics.results import save_results
+from rpgmt.prediction.meaning import KeypointMaps
 from rpgmt.visualize import draw_pose
 
 Measured = tuple[list[int], NDArray[np.float64]]
@@ -57,6 +59,21 @@ class Keypoints(Head):
         self._loss, self._hard_keypoints = loss, hard_keypoints
         self._flip_shift = codec.flip_shift if flip_shift is None else flip_shift
 
+    @cached_property
+    def meaning(self) -> KeypointMaps:
+        evaluation = self.evaluation
+        return KeypointMaps(
+            keypoints=self.points,
+            codec=codec_name(self.codec),
+            stride=self.codec.input_size[0] // self.codec.heatmap_size[0],
+            sigma=self.codec.sigma,
+            logits=self._loss == "cross_entropy",
+            flip_shift=self._flip_shift,
+            rescoring=evaluation.rescoring,
+            nms=evaluation.nms,
+            nms_threshold=evaluation.nms_threshold,
+        )
+
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.losses([output], batch)[0]
 
@@ -68,8 +85,7 @@ class Keypoints(Head):
         return [loss(output, target, weights) for output in outputs]
 
     def average_with_mirror(self, output: Tensor, mirrored: Tensor) -> Tensor:
-        kind: Literal["logits", "values"] = "logits" if self._loss == "cross_entropy" else "values"
-        return average_with_mirror(output, mirrored, self.points.flip_order, shift=self._flip_shift, kind=kind)
+        return self.meaning.average_with_mirror(output, mirrored)
 
     def measure(self, output: Tensor, batch: Batch) -> Measured:
         points, scores = (values.cpu().numpy().astype(np.float64) for values in self.codec.decode(output))

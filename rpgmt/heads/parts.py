@@ -13,6 +13,7 @@ from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.head import Batch, Head
 from rpgmt.heads.segmentation import Segmentation
 from rpgmt.metrics.dense import segmentation_metrics
+from rpgmt.prediction.meaning import PixelMap
 
 
 class PartSegmentation(Head):
@@ -38,6 +39,10 @@ class PartSegmentation(Head):
         joined = [first.get(c, c) for c in range(self.channels)]
         self._kept = sorted(set(joined))
         self._joined = np.array([self._kept.index(c) for c in joined])
+
+    @property
+    def meaning(self) -> PixelMap:
+        return self._all.meaning
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return self._all.loss(output, batch)

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from rpgmt.config import BalanceConfig
 from rpgmt.data.images import normalize
-from rpgmt.data.regions import Regions
+from rpgmt.data.regions import WHOLE_IMAGES, Regions
 from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
+from rpgmt.prediction.meaning import Reading
 from rpgmt.visualize import contact_sheet, save_png
 
 SCORE = "score"
@@ -103,6 +104,16 @@ class StagedTask(Task):
         also = {"also": list(self._also)} if self._also else {}
         sizes = {f"train_{self._samples}": len(self.train_data), f"val_{self._samples}": len(self.val_data)}
         return {"name": data.name, **root, **also, "boxes": self.val_data.regions.boxes, **sizes}
+
+    @property
+    def reading(self) -> Reading:
+        people = self.val_data.regions.boxes != WHOLE_IMAGES
+        return Reading(
+            input_size=self.config.model.input_size,
+            cut="people" if people else "images",
+            padding=self.config.data.padding if people else 1.0,
+            heads={name: head.meaning for name, head in self.heads.items()},
+        )
 
     def images(self, batch: Batch) -> Tensor:
         return normalize(batch["image"])

@@ -1,0 +1,24 @@
+"""The network of a run folder, a model file or an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rpgmt.engine.device import pick_device
+from rpgmt.engine.model_file import load_model, read_reading
+from rpgmt.prediction.network import Network, TorchNetwork
+
+
+def load_network(path: str | Path, weights: Literal["last", "best"], device: str) -> Network:
+    """What computes the outputs of a trained model.
+
+    Args:
+        path: run folder, model file, or an exported ONNX file.
+        weights: of a run folder, see `rpgmt.engine.model_file.model_path`.
+        device: `auto`, `cpu`, `cuda`, …
+
+    Raises:
+        UserError: there is no such file, or it cannot be used.
+    """
+    return TorchNetwork(load_model(path), read_reading(path), pick_device(device))
