@@ -65,9 +65,9 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     """Train ``task.model`` and return the run folder.
 
     The model ends, and is written to the model file, with the weights that the last validation measured: the
-    moving average if ``ema`` is on, else those of the last step. (The best ones are in `checkpoints/best.ckpt`.) An
-    interrupted run writes the same of the step where it ended; `val` in `metrics.json` is then of the validation
-    before.
+    moving average if ``ema`` is on, else those of the last step. (Those of the best validation are in
+    `best.safetensors`.) An interrupted run writes the same of the step where it ended; `val` in `metrics.json` is then
+    of the validation before.
 
     A run ends after ``epochs``, or after ``max_steps`` if that comes first. A resumed run may change these, and what
     else does not make the run what it is (`run_folder.MAY_CHANGE`); the learning rate then follows the schedule of
@@ -321,8 +321,7 @@ class Training:
         self.between_steps = False
         with self._averaged():
             if self.first:
-                config = {"task": self.task.name, **to_dict(self.config)}
-                save_model(self.folder.model, self.task.model, config, self.task.reading)
+                self._save_model(self.folder.model)
                 record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
                 run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
         if self.first and len(self.loader) == 0:
@@ -385,12 +384,14 @@ class Training:
             layout, precision = self.train.channels_last, self.fabric.autocast
             batches, device = self.validation_batches, self.fabric.device
             found = validate(self.task, self.task.model, batches, device, channels_last=layout, precision=precision)
-        if found is None:
-            return
+            if found is None:
+                return
+            score = found.metrics[self.task.monitor]
+            best = score is not None and (self.best is None or score > self.best)
+            if best:  # with the weights that were measured
+                self._save_model(self.folder.best_model)
         self.validation, self.metrics = found, found.metrics
         self._write_row(losses, found)
-        score = found.metrics[self.task.monitor]
-        best = score is not None and (self.best is None or score > self.best)
         if best:
             self.best = score
             self._save(self.folder.best)
@@ -403,6 +404,10 @@ class Training:
         values = {prefix + name: value for prefix, group in groups.items() for name, value in group.items()}
         epochs = round(self.loader.batch / self.loader.batches_per_epoch, 3)
         self.record.row({"epoch": epochs, "step": self.done, "seconds": round(self._seconds(), 2)}, values)
+
+    def _save_model(self, path: Path) -> None:
+        config = {"task": self.task.name, **to_dict(self.config)}
+        save_model(path, self.task.model, config, self.task.reading)
 
     def _save(self, path: Path) -> None:
         state = {

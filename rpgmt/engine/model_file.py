@@ -1,5 +1,7 @@
 """model.safetensors: a whole model in one file, bank and fixed tensors, read without unpickling and without Lightning.
 
+A run folder has two: model.safetensors with the weights of its end, best.safetensors with those of its best validation.
+
 The header's metadata holds the resolved training config as JSON, which contains the model config that builds the network, and
 each bank's placement version and checksum.
 """
@@ -11,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,7 +28,12 @@ from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bank import Bank
 
 FORMAT = "rpgmt-1"
+Weights = Literal["last", "best"]
+"""Which of a run's weights: those of its end, or of the validation with the highest main metric."""
+
 NAME = "model.safetensors"
+NAMES: Mapping[Weights, str] = {"last": NAME, "best": "best.safetensors"}
+"""The files of a run folder."""
 
 _OF_HEADS = re.compile(r"heads\.|feedback\.\d+\.predictions\.|fc\.")
 
@@ -57,24 +64,29 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading:
     part.replace(path)
 
 
-def load_model(path: Path | str) -> Refinement | Classifier:
+def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Classifier:
     """The network of a run folder or model file, with its weights, in evaluation mode on the CPU.
+
+    Args:
+        path: Run folder or model file.
+        weights: Which of a run folder's: `last`, of its end, or `best`, of its best validation.
 
     Raises:
         UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
     """
-    config = read_config(path)
-    model = build(model_config(config["model"]))
-    load_weights(model, path)
+    file = model_path(path, weights)
+    model = build(model_config(read_config(file)["model"]))
+    load_weights(model, file)
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: Path | str, *, heads_may_differ: bool = False) -> list[str]:
+def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last", heads_may_differ: bool = False) -> list[str]:
     """Copies a model file's tensors into a network of the same shape.
 
     Args:
         model: The network.
         path: Run folder or model file.
+        weights: Which of a run folder's.
         heads_may_differ: Tensors of heads, and of the feedback of their predictions, keep the model's own values where the
             file has none of that name and shape.
 
@@ -84,8 +96,8 @@ def load_weights(model: nn.Module, path: Path | str, *, heads_may_differ: bool =
     Raises:
         UserError: Any other tensor is missing, left over, or of another shape.
     """
-    read_config(path)  # says so where this is no model file
-    own, saved, kept = _once(model), _read(model_path(path)), []
+    read_config(path, weights)  # says so where this is no model file
+    own, saved, kept = _once(model), _read(model_path(path, weights)), []
     for name in sorted(own.keys() | saved.keys()):
         if name in own and name in saved and own[name].shape == saved[name].shape:
             continue
@@ -105,13 +117,17 @@ def load_weights(model: nn.Module, path: Path | str, *, heads_may_differ: bool =
     return kept
 
 
-def read_config(path: Path | str) -> dict[str, Any]:
+def read_config(path: Path | str, weights: Weights = "last") -> dict[str, Any]:
     """The training config, as plain data, of a run folder or model file.
+
+    Args:
+        path: Run folder or model file.
+        weights: Which of a run folder's.
 
     Raises:
         UserError: There is no such file, or it is not a model file.
     """
-    file = model_path(path)
+    file = model_path(path, weights)
     metadata = _metadata(file)
     try:
         config: dict[str, Any] = json.loads(metadata["config"])
@@ -121,13 +137,17 @@ def read_config(path: Path | str) -> dict[str, Any]:
     return config
 
 
-def read_reading(path: Path | str) -> Reading:
+def read_reading(path: Path | str, weights: Weights = "last") -> Reading:
     """What the network of a run folder or model file is given, and what its outputs mean.
+
+    Args:
+        path: Run folder or model file.
+        weights: Which of a run folder's.
 
     Raises:
         UserError: There is no such file, it is not a model file, or it does not say.
     """
-    file = model_path(path)
+    file = model_path(path, weights)
     text = _metadata(file).get("reading")
     if text is None:
         raise UserError(f"{file} does not say what its outputs mean, as files of version 0.1 do not: train it again to predict")
@@ -139,24 +159,44 @@ def _metadata(file: Path) -> dict[str, str]:
         with safe_open(file, "pt") as handle:
             metadata: dict[str, str] = handle.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is not a model file ({error}): give a run folder or its {NAME}") from error
+        raise UserError(f"{file} is not a model file ({_fault(error)}): give a run folder or its {NAME}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{file} has format {metadata.get('format')!r}, not {FORMAT!r}: give the {NAME} of a run of rpgmt")
     return metadata
 
 
-def model_path(path: Path | str) -> Path:
+def model_path(path: Path | str, weights: Weights = "last") -> Path:
     """The model file of a run folder, or the path itself.
+
+    Args:
+        path: Run folder or model file.
+        weights: Which of a run folder's.
 
     Raises:
         UserError: There is none.
     """
-    path = Path(path)
-    file = path / NAME if path.is_dir() else path
+    if weights not in NAMES:
+        raise UserError(f"`weights` is {weights!r}: give one of {', '.join(NAMES)}")
+    path, name = Path(path), NAMES[weights]
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give a run folder or its {name}")
+    if path.is_file():
+        if weights == "best" and path.name != name:
+            raise UserError(f"`weights` is best: {path} is one model file; give its run folder, or its {name}")
+        return path
+    file = path / name
+    if not file.is_file() and weights == "best" and (path / NAME).is_file():
+        raise UserError(f"{path} holds no {name} (the run is older, or no validation gave a score): leave out `weights`")
     if not file.is_file():
-        what = f"{path} holds no {NAME}" if path.is_dir() else f"{path} does not exist"
-        raise UserError(f"{what}: give a run folder or its {NAME}")
+        raise UserError(f"{path} holds no {name}: give a run folder or its {name}")
     return file
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with a file, in words: those of safetensors speak of its header."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "it is cut off" if "not fully covered" in str(error) else "it is not of the format safetensors"
 
 
 def _read(file: Path) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ OUT/metrics.csv            losses every 50 steps, losses and metrics of every va
 OUT/events…                the same for TensorBoard
 OUT/checkpoints/last.ckpt  all that training needs to go on
 OUT/checkpoints/best.ckpt  the same, at the best validation
-OUT/model.safetensors      the whole model
+OUT/model.safetensors      the whole model as the run left it
+OUT/best.safetensors       the whole model of the best validation
 OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.png) lies beside it
 """
 
@@ -70,6 +71,10 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.path / "model.safetensors"
+
+    @property
+    def best_model(self) -> Path:
+        return self.path / "best.safetensors"
 
 
 def choose(train: TrainConfig, task_name: str) -> RunFolder:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from rpgmt.engine.device import pick_device
-from rpgmt.engine.model_file import load_model, read_reading
+from rpgmt.engine.model_file import Weights, load_model, read_reading
 from rpgmt.prediction.network import Network, TorchNetwork
 
 
-def load_network(path: str | Path, weights: Literal["last", "best"], device: str) -> Network:
+def load_network(path: str | Path, weights: Weights, device: str) -> Network:
     """What computes the outputs of a trained model.
 
     Args:
@@ -21,4 +20,4 @@ def load_network(path: str | Path, weights: Literal["last", "best"], device: str
     Raises:
         UserError: there is no such file, or it cannot be used.
     """
-    return TorchNetwork(load_model(path), read_reading(path), pick_device(device))
+    return TorchNetwork(load_model(path, weights), read_reading(path, weights), pick_device(device))

@@ -62,7 +62,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(task, config(out, ema=0.9), summary=summary) == out
     assert (torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGINT)) == before
 
-    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "checkpoints", "curves.png"}
+    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints", "curves.png"}
     assert names | {next(out.glob("events*")).name} == {path.name for path in out.iterdir()}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -172,6 +172,27 @@ def test_best_checkpoint_has_the_highest_score_and_none_is_no_score(tmp_path: Pa
     task.scores = [None]
     fit(task, config(tmp_path / "other", epochs=1))
     assert not (tmp_path / "other/checkpoints/best.ckpt").exists()
+    assert not (tmp_path / "other/best.safetensors").exists()
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_best_model_file_holds_what_its_validation_measured(tmp_path: Path, ema: float) -> None:
+    class Noting(Toy):
+        def metrics(self, predictions: list[Any]) -> dict[str, float | None]:
+            found = super().metrics(predictions)
+            measured.append(found["score"])
+            return found | {"score": scores[len(measured) - 1]}
+
+    measured: list[float | None] = []
+    scores = [0.2, 0.7, 0.5]
+    fit(task := Noting(), config(tmp_path / "run", ema=ema))
+    best = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")
+    expected = best["model"] | (best["ema"] or {})
+    found = load_file(tmp_path / "run/best.safetensors")
+    assert same(found, expected)
+    assert not same(weights(tmp_path / "run"), expected)
+    task.model.load_state_dict(found)
+    assert evaluate(Toy(), task.model, batch_size=BATCH).metrics["score"] == pytest.approx(measured[1], abs=1e-7)
 
 
 @pytest.mark.parametrize(

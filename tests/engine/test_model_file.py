@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import rpgmt
 from rpgmt.config import ModelConfig, to_dict
-from rpgmt.engine.model_file import load_model, load_weights, read_config, save_model
+from rpgmt.engine.model_file import load_model, load_weights, model_path, read_config, save_model
 from rpgmt.errors import UserError
 from rpgmt.models import build
 
@@ -100,8 +100,40 @@ def test_other_heads_may_start_from_a_files_trunk_and_stages(tmp_path: Path) -> 
 def test_what_is_no_model_file_is_one_clear_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="is not a model file"):
+    with pytest.raises(UserError, match=r"is not a model file \(it is not of the format safetensors\): give a run folder"):
         load_model(path)
+
+
+def test_so_is_one_that_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved(path, MODEL)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"is not a model file \(it is cut off\)"):
+        load_model(path)
+
+
+def test_of_a_run_folder_the_last_weights_are_read_or_the_best(tmp_path: Path) -> None:
+    last, best = (saved(tmp_path / name, MODEL, seed) for seed, name in enumerate(["model.safetensors", "best.safetensors"]))
+    images = torch.randn(2, 3, 32, 32)
+    for model, loaded in (
+        (last, load_model(tmp_path)),
+        (last, load_model(tmp_path, "last")),
+        (best, load_model(tmp_path, weights="best")),
+        (best, rpgmt.load(tmp_path / "best.safetensors")),
+        (best, rpgmt.load(tmp_path / "best.safetensors", weights="best")),
+    ):
+        assert torch.equal(model(images)[-1]["keypoints"], loaded(images)[-1]["keypoints"])
+    assert model_path(tmp_path, "best") == tmp_path / "best.safetensors"
+
+
+def test_where_there_are_no_best_weights_one_line_says_so(tmp_path: Path) -> None:
+    saved(tmp_path / "model.safetensors", MODEL)
+    with pytest.raises(UserError, match=r"holds no best\.safetensors .*: leave out `weights`"):
+        load_model(tmp_path, weights="best")
+    with pytest.raises(UserError, match=r"is one model file; give its run folder, or its best\.safetensors"):
+        load_model(tmp_path / "model.safetensors", weights="best")
+    with pytest.raises(UserError, match="`weights` is 'first': give one of last, best"):
+        load_model(tmp_path, weights="first")  # type: ignore[arg-type]
 
 
 def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path) -> None:
