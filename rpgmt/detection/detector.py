@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rpgmt.errors import UserError
+
+DEFAULT_THRESHOLD = 0.5
+"""Lowest score that counts where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -53,12 +58,12 @@ class Detector(ABC):
         classes: labels that count, as the detector numbers them; None for all.
 
     Raises:
-        ValueError: the threshold is not from 0 to 1.
+        UserError: the threshold is not from 0 to 1.
     """
 
     def __init__(self, threshold: float, classes: Sequence[int] | None) -> None:
         if not 0 <= threshold <= 1:
-            raise ValueError(f"`threshold` is {threshold}: give a score from 0 to 1, e.g. 0.5")
+            raise UserError(f"`threshold` is {threshold}: give a score from 0 to 1, e.g. 0.5")
         self.threshold = threshold
         self.classes = None if classes is None else tuple(classes)
 

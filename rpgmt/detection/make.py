@@ -11,7 +11,7 @@ from rpgmt.detection.detector import Detector
 def make_detector(
     name_or_file: str | Path,
     *,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     classes: Sequence[int] | None = None,
     device: str = "auto",
     batch_size: int = 4,
@@ -22,7 +22,7 @@ def make_detector(
     Args:
         name_or_file: a short name or the name of a function of `torchvision.models.detection`; or a file, recognised by its
             suffix .onnx: see docs/detectors.md.
-        threshold: the lowest score that counts, from 0 to 1.
+        threshold: the lowest score that counts, from 0 to 1; None for 0.5, and for MoveNet, whose scores are low, 0.15.
         classes: labels to find, as the detector numbers them; None for persons.
         device: auto, cpu, cuda, cuda:1, mps …
         batch_size: images that a torchvision detector takes at once; ONNX files take one.
@@ -31,8 +31,7 @@ def make_detector(
 
     Raises:
         UserError: there is no such name or file, the weights cannot be downloaded, onnxruntime is missing, or the file's
-            inputs or outputs fit no documented form.
-        ValueError: the threshold is not from 0 to 1.
+            inputs or outputs fit no documented form; or a number is out of its range.
     """
     if Path(name_or_file).suffix.lower() == ".onnx":
         from rpgmt.detection.onnx_detector import OnnxDetector

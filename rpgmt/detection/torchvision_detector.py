@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rpgmt.detection.detector import Corners, Detector
+from rpgmt.detection.detector import DEFAULT_THRESHOLD, Corners, Detector
 from rpgmt.engine.device import pick_device
 from rpgmt.errors import UserError
 
@@ -35,30 +35,30 @@ class TorchvisionDetector(Detector):
 
     Args:
         name: one of `SHORT_NAMES`, or the name of a function of `torchvision.models.detection`.
-        threshold: the lowest score that counts, from 0 to 1.
+        threshold: the lowest score that counts, from 0 to 1; None for 0.5.
         classes: labels that count, COCO's ids; None for persons.
         device: auto, or a name of torch's.
         batch_size: images that go through the network at once.
         published: with the published weights, downloaded when they are used first; False for random ones, for tests.
 
     Raises:
-        UserError: there is no such detector or device, or its weights cannot be had.
-        ValueError: the threshold is not from 0 to 1, or the batch size not above 0.
+        UserError: there is no such detector or device, its weights cannot be had, the threshold is not from 0 to 1, or the
+            batch size not above 0.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         classes: Sequence[int] | None = None,
         device: str = "auto",
         batch_size: int = 4,
         published: bool = True,
     ) -> None:
-        super().__init__(threshold, (PERSON,) if classes is None else classes)
+        super().__init__(DEFAULT_THRESHOLD if threshold is None else threshold, (PERSON,) if classes is None else classes)
         if batch_size < 1:
-            raise ValueError(f"`batch_size` is {batch_size}: give 1 or more")
+            raise UserError(f"`batch_size` is {batch_size}: give 1 or more")
         self._batch_size = batch_size
         self._device = torch.device(pick_device(device))
         self._network = _network(name, published).to(self._device).eval()

@@ -21,11 +21,11 @@ class _Person:
 class KeypointSmoother:
     """Smooths the key points of people with lasting ids, frame by frame, by the One-Euro filter.
 
-    An exponential mean whose cutoff rises with the speed: cutoff = min_cutoff + beta · |speed|. Slow points do not tremble, fast
-    ones do not lag (Casiez, Roussel and Vogel, 1€ Filter, CHI 2012, algorithm 1). The speed is that of both coordinates
+    An exponential mean whose cutoff rises with the speed: cutoff = min_cutoff + beta · |speed|. Slow points do not tremble,
+    fast ones do not lag (Casiez, Roussel and Vogel, 1€ Filter, CHI 2012, algorithm 1). The speed is that of both coordinates
     together, in sizes of the person a second, where the size is the root of the box's area: so the result does not depend on
-    the resolution. A point with a low score does not pull: its last place stays, and the time since then counts when it is seen
-    again.
+    the resolution. A point with a low score does not pull: its last place stays, and the time since then counts when it is
+    seen again.
 
     Args:
         fps: frames a second of the video.
@@ -44,7 +44,7 @@ class KeypointSmoother:
         fps: float,
         *,
         min_cutoff: float = 1.0,
-        beta: float = 10.0,
+        beta: float = 20.0,
         derivative_cutoff: float = 1.0,
         min_score: float = 0.2,
         patience: int = 30,
