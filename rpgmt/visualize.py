@@ -276,7 +276,7 @@ def read_curves(metrics_csv: Path | str) -> tuple[str, dict[str, Lines]]:
         metrics_csv: as of `plot_curves`.
 
     Returns:
-        What they run over, step or epoch; and for each plot, e.g. ``val/AP``, its lines, e.g. ``stage 1``, or one without a name.
+        What they run over, step or epoch; and for each plot, e.g. ``val/AP``, its lines, e.g. ``stage 1``, or "" alone.
     """
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))

@@ -269,7 +269,7 @@ class StagedTask(Task):
 
 def _parts(head: Head, quality: Sequence[Quality]) -> dict[str, list[float]]:
     """The mean figure of each part, by stage."""
-    sums, counts = sum(of.sums for of in quality), sum(of.counts for of in quality)
+    sums, counts = np.sum([of.sums for of in quality], axis=0), np.sum([of.counts for of in quality], axis=0)
     means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
     return {part: mean.tolist() for part, mean in zip(head.parts, means, strict=True)} if head.parts else {}
 
