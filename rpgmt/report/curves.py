@@ -108,7 +108,7 @@ def short(value: float) -> str:
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
-    space = 0.06 * (high - low) or max(0.05 * abs(high), 1e-6)
+    space = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     return low - space, high + space
 
 

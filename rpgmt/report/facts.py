@@ -66,7 +66,7 @@ def tiles(run: Run) -> Html | None:
 def run_section(run: Run) -> Html:
     """Commands, and a table of the rest; the whole config folded away."""
     if run.commands:
-        commands = [tag("pre", tag("code", command), aria_label=f"command of {when}") for when, command in run.commands]
+        commands = [tag("pre", tag("code", *_words_apart(command))) for _, command in run.commands]
         when = [
             tag("p", f"{'Started' if not n else 'Gone on with'} {when}", class_="note")
             for n, (when, _) in enumerate(run.commands)
@@ -83,10 +83,16 @@ def run_section(run: Run) -> Html:
     )
 
 
+def _words_apart(command: str) -> list[object]:
+    """Lines break between the words of a command, not at the hyphens of its flags."""
+    words = [tag("span", word) for word in command.split(" ")]
+    return [part for word in words for part in (" ", word)][1:]
+
+
 def facts(run: Run) -> dict[str, str]:
     """The facts of a run by their names; those that are known."""
     record, train = run.record, run.config.get("train", {})
-    data = record.get("data") or run.config.get("data", {}).get("name")
+    data = record.get("data") or {"name": run.config.get("data", {}).get("name")}
     found = {
         "data": _words(data) if isinstance(data, Mapping) else data,
         "seed": record.get("seed", train.get("seed")),
@@ -136,7 +142,8 @@ def _hardware(found: Mapping[str, Any] | None) -> str | None:
 
 
 def _words(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in found.items() if value is not None)
+    words = {key.replace("_", " "): _value(value) for key, value in found.items() if value is not None}
+    return "; ".join(value if key == "name" else f"{key} {value}" for key, value in words.items())
 
 
 def _value(value: Any) -> str:

@@ -28,8 +28,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     for key, value in attributes.items():
         if value is not None:
             words.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(str(value), quote=True)}"')
-    opening = f"<{' '.join(words)}>"
-    return Html(opening) if name in EMPTY else Html(f"{opening}{joined(children)}</{name}>")
+    inside = " ".join(words)
+    return Html(f"<{inside} />") if name in EMPTY else Html(f"<{inside}>{joined(children)}</{name}>")
 
 
 def joined(parts: Iterable[object], between: str = "") -> Html:

@@ -8,6 +8,9 @@ from rpgmt.report.facts import figure
 from rpgmt.report.html import Html, details, joined, table, tag
 from rpgmt.report.runs import Run
 
+MOST_ROWS = 24
+"""Of a table of parts that is not folded away: the key points of most sets."""
+
 
 def metrics_section(run: Run) -> Html | None:
     """A table for each task, one of best and last step, and folded away those of key points or classes."""
@@ -17,7 +20,8 @@ def metrics_section(run: Run) -> Html | None:
     for task, names in run.by_task.items():
         rows = [[name.removeprefix(f"{task}."), *_by_stage(run, name)] for name in names]
         caption = f"{task or 'Last validation'}{', by stage' if run.stage_names else ''}"
-        parts += [table(caption, ["", *columns(run)], rows, class_="figures"), _of_parts(run, task)]
+        of_task = table(caption, ["", *columns(run)], rows, class_="figures")
+        parts.append(tag("div", of_task, *_of_parts(run, task), class_="pair"))
     return joined(parts)
 
 
@@ -50,7 +54,7 @@ def _values(run: Run, name: str) -> list[float | None]:
     return [run.val.get(key) for key in ([f"{stage}/{name}" for stage in run.stage_names] or [name])]
 
 
-def _of_parts(run: Run, task: str) -> Html | None:
+def _of_parts(run: Run, task: str) -> list[Html]:
     """A task's metrics of each key point or class; where there are none, the gallery's figure of each."""
     found: dict[str, list[list[object]]] = {}
     for name in run.val:
@@ -61,9 +65,7 @@ def _of_parts(run: Run, task: str) -> Html | None:
     group = groups.get(task) if task else next(iter(groups.values()), None)
     if not found and group and group["parts"] and (task or len(groups) == 1):
         found[f"Mean {group['figure']}"] = [_row(part, values) for part, values in group["parts"].items()]
-    return (
-        joined(_folded(f"{metric} of each part ({len(rows)})", rows, run) for metric, rows in found.items()) if found else None
-    )
+    return [_parts_table(f"{metric} of each part", rows, run) for metric, rows in found.items()]
 
 
 def _row(name: str, values: Sequence[float | None]) -> list[object]:
@@ -76,5 +78,7 @@ def _row(name: str, values: Sequence[float | None]) -> list[object]:
     return [name, *map(figure, values), bar]
 
 
-def _folded(caption: str, rows: Sequence[Sequence[object]], run: Run) -> Html:
-    return details(caption, table(f"{caption}, the bar is the last column's", ["", *columns(run), ""], rows, class_="figures"))
+def _parts_table(caption: str, rows: Sequence[Sequence[object]], run: Run) -> Html:
+    """Folded away where it is long; the bars are of the last column, from 0 to 1."""
+    found = table(f"{caption}; bars are the last column's", ["", *columns(run), ""], rows, class_="figures parts")
+    return found if len(rows) <= MOST_ROWS else details(f"{caption} ({len(rows)})", found)
