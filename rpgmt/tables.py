@@ -91,25 +91,39 @@ def anytime_table(
 
 def counts_table(counts: Mapping[str, Any], name: str, bytes_on_disk: int | None = None) -> Table:
     """The counting table: bank, generated, fixed and trainable parameters, buffers, bytes, multiply-accumulates."""
-    parameters = counts["parameters"]
-    plain = parameters["generated"] + parameters["fixed"]
     table = Table(title=name, title_justify="left", show_header=False)
     table.add_column("what")
     table.add_column("count", justify="right")
     table.add_column("remark")
-    table.add_row("bank N", f"{parameters['bank']:,}", "trained, in all banks together")
-    uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
-    table.add_row("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}")
-    remains = ", which remains however small N is" if parameters["bank"] else ""
-    table.add_row("fixed", f"{parameters['fixed']:,}", f"trained, not in a bank{remains}")
-    part = f"{parameters['trainable'] / plain:.1%} of the {plain:,} without sharing" if parameters["bank"] else ""
-    table.add_row("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}")
-    table.add_row("buffers", f"{counts['buffers']:,}", "statistics of the norms")
-    if bytes_on_disk is not None:
-        table.add_row("bytes", f"{bytes_on_disk:,}", "of the model file")
-    remark = "for one image, the same as without sharing" if parameters["bank"] else "for one image"
-    table.add_row("MACs", f"{counts['macs']:,}", remark)
+    for row in counts_rows(counts, bytes_on_disk):
+        table.add_row(*row)
     return table
+
+
+def counts_rows(counts: Mapping[str, Any], bytes_on_disk: int | None = None) -> list[tuple[str, str, str]]:
+    """The rows of the counting table: what, how many, and a remark; without what is not known.
+
+    Args:
+        counts: `parameters`, and where known `buffers` and `macs`.
+        bytes_on_disk: of the model file.
+    """
+    parameters = counts["parameters"]
+    plain = parameters["generated"] + parameters["fixed"]
+    rows = [("bank N", f"{parameters['bank']:,}", "trained, in all banks together")]
+    uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
+    rows.append(("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}"))
+    remains = ", which remains however small N is" if parameters["bank"] else ""
+    rows.append(("fixed", f"{parameters['fixed']:,}", f"trained, not in a bank{remains}"))
+    part = f"{parameters['trainable'] / plain:.1%} of the {plain:,} without sharing" if parameters["bank"] else ""
+    rows.append(("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}"))
+    if "buffers" in counts:
+        rows.append(("buffers", f"{counts['buffers']:,}", "statistics of the norms"))
+    if bytes_on_disk is not None:
+        rows.append(("bytes", f"{bytes_on_disk:,}", "of the model file"))
+    if "macs" in counts:
+        remark = "for one image, the same as without sharing" if parameters["bank"] else "for one image"
+        rows.append(("MACs", f"{counts['macs']:,}", remark))
+    return rows
 
 
 def modules_table(report: Report) -> Table:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+Lines = dict[str, list[tuple[float, float]]]
+"""The curves of one plot by their names: points (step, value)."""
 
 # Left and right of the person, and what joins or lies between them (RGB); told apart by the colour-blind too.
 LEFT, RIGHT, MIDDLE = (64, 160, 255), (255, 128, 32), (90, 220, 110)
@@ -256,16 +258,7 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with open(metrics_csv, newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    axis = "step" if table and "step" in table[0] else "epoch"
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}  # "val/AP" -> {"stage 1": [(step, value), ...]}
-    for row in table:
-        for column, cell in row.items():
-            if column in ("step", "epoch", "seconds", None) or not cell or not row.get(axis):
-                continue
-            panel, line = _split_stage(column)
-            panels.setdefault(panel, {}).setdefault(line, []).append((float(row[axis]), float(cell)))
+    axis, panels = read_curves(metrics_csv)
     if not panels:
         raise ValueError(f"{metrics_csv} holds no curves: it needs a column step or epoch, and values")
 
@@ -274,11 +267,9 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     figure = Figure(figsize=(4.2 * across, 2.9 * down), dpi=100, layout="constrained")
     plots = figure.subplots(down, across, squeeze=False).flat
     stages = sorted({line for lines in panels.values() for line in lines if line.startswith("stage")}, key=_natural)
-    for plot, (panel, lines) in zip(plots, sorted(panels.items(), key=lambda item: _order(item[0])), strict=False):
-        if any(line and lines[line] == lines.get("") for line in lines):
-            del lines[""]  # the last stage's under another name
-        for line in sorted(lines, key=_natural):
-            points = np.array(sorted(lines[line]))
+    for plot, (panel, lines) in zip(plots, panels.items(), strict=False):
+        for line in lines:
+            points = np.array(lines[line])
             # Stages from light to dark: the later, the darker. What belongs to no stage is black.
             tint = 0.25 + 0.75 * (stages.index(line) + 1) / len(stages) if line in stages else None
             style: dict[str, Any] = {"color": "black"} if tint is None else {"color": _viridis(1 - tint)}
@@ -297,6 +288,32 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def read_curves(metrics_csv: Path | str) -> tuple[str, dict[str, Lines]]:
+    """The curves of a `metrics.csv`, in the order in which they are drawn.
+
+    Args:
+        metrics_csv: as of `plot_curves`.
+
+    Returns:
+        What they run over, step or epoch; and for each plot, e.g. ``val/AP``, its lines, e.g. ``stage 1``, or "" alone.
+    """
+    with open(metrics_csv, newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    axis = "step" if table and "step" in table[0] else "epoch"
+    panels: dict[str, Lines] = {}
+    for row in table:
+        for column, cell in row.items():
+            if column in ("step", "epoch", "seconds", None) or not cell or not row.get(axis):
+                continue
+            panel, line = _split_stage(column)
+            panels.setdefault(panel, {}).setdefault(line, []).append((float(row[axis]), float(cell)))
+    for lines in panels.values():
+        if any(line and lines[line] == lines.get("") for line in lines):
+            del lines[""]  # the last stage's under another name
+    inside = {panel: {line: sorted(lines[line]) for line in sorted(lines, key=_natural)} for panel, lines in panels.items()}
+    return axis, {panel: inside[panel] for panel in sorted(inside, key=_order)}
 
 
 def _split_stage(column: str) -> tuple[str, str]:

@@ -59,7 +59,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     try:
-        out = fit(task, task.resolved(), summary=summary)
+        out = fit(task, task.resolved(), summary=summary, command=shlex.join([*program(prog), *argv]))
     except Interrupted as stop:
         what = "results are" if (stop.folder / "metrics.json").is_file() else "the last checkpoint is"
         print(f"interrupted; {what} in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
@@ -69,6 +69,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print_table(metrics_table(metrics["val"], task.metric_label))
     print(f"{metrics['steps']} steps, {time.perf_counter() - started:.0f} s in all; results: {out}")
+    if (out / "report.html").is_file():
+        print(f"report: {out / 'report.html'}")
     return 0
 
 
@@ -80,11 +82,15 @@ def go_on(argv: Sequence[str], out: Path, prog: str = "train.py") -> str:
         out: its folder, which the arguments need not name.
         prog: as in `main`.
     """
-    python = ["uv", "run"] if "UV" in os.environ else [sys.executable]  # uv sets it for what it runs
-    program = [*python, sys.argv[0]] if prog.endswith(".py") else prog.split()
     words = [word for word in argv if word != "--resume"]
     folder = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(out)]
-    return shlex.join([*program, *words, *folder, "--resume"])
+    return shlex.join([*program(prog), *words, *folder, "--resume"])
+
+
+def program(prog: str) -> list[str]:
+    """The words of a command before its arguments; `prog` is as in `main`."""
+    python = ["uv", "run"] if "UV" in os.environ else [sys.executable]  # uv sets it for what it runs
+    return [*python, sys.argv[0]] if prog.endswith(".py") else prog.split()
 
 
 if __name__ == "__main__":

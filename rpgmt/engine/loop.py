@@ -27,7 +27,7 @@ from rpgmt.data.loader import ResumableLoader, validation_loader
 from rpgmt.engine import run_folder
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
 from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
-from rpgmt.engine.device import chosen_algorithms, for_this_machine, make_fabric, share_buffers, synchronise_norms
+from rpgmt.engine.device import chosen_algorithms, for_this_machine, hardware, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
 from rpgmt.engine.joint_losses import LossLog, joint_losses
@@ -39,6 +39,7 @@ from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
+from rpgmt.report.page import write_report
 from rpgmt.rpg.bank import defer_gradients
 from rpgmt.visualize import plot_curves
 
@@ -61,7 +62,7 @@ class Interrupted(KeyboardInterrupt):
         self.folder = folder
 
 
-def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | None = None) -> Path:
+def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | None = None, command: str | None = None) -> Path:
     """Train ``task.model`` and return the run folder.
 
     The model ends, and is written to the model file, with the weights that the last validation measured: the
@@ -78,6 +79,7 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
         config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as config.yaml,
             and in the model file), without ``out`` and ``resume``, and with this machine's precision for ``auto``.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
+        command: the line that started this, for `commands.txt`; None for none.
 
     Raises:
         UserError: `out` is in use, or the config does not fit the machine, the run to resume or the model's tasks.
@@ -90,7 +92,7 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     # The first process starts the others when it has taken the folder: they do not ask whether it is free.
     first = fabric.is_global_zero
     with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
-        training = Training(task, config, fabric, balancer, folder, summary or {})
+        training = Training(task, config, fabric, balancer, folder, summary or {}, command)
         if len(training.loader) == 0:
             longer = "" if training.loader.batch % train.accumulate else "; more --epochs would go on with it"
             training.say(f"{folder.path}: this run is finished{longer}")
@@ -232,7 +234,9 @@ class Training:
         balancer: Balancer,
         folder: RunFolder,
         summary: Mapping[str, Any],
+        command: str | None = None,
     ) -> None:
+        self.command = command
         self.task, self.fabric, self.balancer, self.folder, self.summary = task, fabric, balancer, folder, summary
         self.train = train = config.train  # type: ignore[attr-defined]
         self.first = fabric.is_global_zero
@@ -263,6 +267,8 @@ class Training:
         """
         if self.first:
             run_folder.write_config(self.folder, self.config, self.task.name)
+            if self.command:
+                run_folder.note_command(self.folder, self.command, self.done)
         self.fabric.launch()
         steps = math.ceil(self.loader.stop / self.train.accumulate)
         self.step = self._prepare(steps)
@@ -323,6 +329,7 @@ class Training:
             if self.first:
                 self._save_model(self.folder.model)
                 record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
+                record["hardware"] = hardware(self.fabric.device, self.fabric.world_size)
                 run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
         if self.first and len(self.loader) == 0:
             self._save(self.folder.last)
@@ -330,10 +337,12 @@ class Training:
             self.step.ema.copy_to_model()
 
     def draw(self) -> None:
-        """Draw what the last validation found, and the curves."""
+        """Draw what the last validation found, and the curves; and the report of it all."""
         if self.validation is not None:
             self.task.draw(self.validation.predictions, self.folder.path)
+            self.task.draw_gallery(self.validation.predictions, self.task.model, self.folder.gallery)
             plot_curves(self.folder.table, self.folder.path / "curves.png")
+            write_report([self.folder.path], self.folder.report)
 
     def say(self, text: str) -> None:
         """Print a line in the first process."""

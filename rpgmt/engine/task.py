@@ -133,6 +133,15 @@ class Task(abc.ABC):
     def draw(self, predictions: list[Any], folder: Path) -> None:  # noqa: B027 - a task may have nothing to draw
         """Write pictures of the last validation's predictions to the run folder; by default none."""
 
+    def draw_gallery(self, predictions: list[Any], model: nn.Module, folder: Path) -> None:  # noqa: B027 - as above
+        """Write pictures of the best, the middle and the worst predictions to a folder, see `rpgmt.report.gallery`.
+
+        Args:
+            predictions: of the last validation.
+            model: with whose weights it was made; it is left as it is.
+            folder: is made if there is something to draw.
+        """
+
     def save_results(self, predictions: list[Any], path: Path) -> None:
         """Write predictions to a file in the format of the field."""
         raise UserError(f"`save_results` is {path}: the task {self.name} has no format for results")

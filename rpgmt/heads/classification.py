@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,6 +32,7 @@ class Classification(Head):
     higher: Mapping[str, bool] = {"accuracy": True, "mean_accuracy": True}
     main = score = "accuracy"
     detailed = True
+    figure = "probability of the true class"
 
     def __init__(self, name: str, classes: Sequence[str]) -> None:
         super().__init__(name)
@@ -57,6 +59,11 @@ class Classification(Head):
             "mean_accuracy": sum(known) / len(known) if known else None,
             **{f"accuracy:{name}": value for name, value in zip(self.classes, each, strict=True)},
         }
+
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        labels = batch[self.name][:, None].long()
+        found = class_logits(output).softmax(1).gather(1, labels.clamp(min=0))
+        return found.where(labels >= 0, torch.nan)
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The most frequent class."""

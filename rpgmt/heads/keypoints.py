@@ -38,6 +38,8 @@ class Keypoints(Head):
         flip_shift: flip test: cells to shift the mirror image's maps by; None: the codec's own.
     """
 
+    figure = "OKS"
+
     def __init__(
         self,
         name: str,
@@ -51,7 +53,7 @@ class Keypoints(Head):
         super().__init__(name)
         self.codec, self.evaluation = codec, evaluation
         self.points = evaluation.people.keypoints
-        self.channels = len(self.points)
+        self.channels, self.parts = len(self.points), self.points.names
         figures = FIGURES[evaluation.protocol]
         self.higher = dict.fromkeys(figures, True)
         self.main = self.score = figures[0]
@@ -91,6 +93,15 @@ class Keypoints(Head):
         points, scores = (values.cpu().numpy().astype(np.float64) for values in self.codec.decode(output))
         points = transform_points(batch["to_image"].cpu().numpy(), points)
         return batch["index"].tolist(), np.concatenate([points, scores[..., None]], axis=-1)
+
+    def quality(self, output: Tensor, batch: Batch, measured: Measured) -> Tensor:
+        """COCO's similarity of each labelled key point, exp(-d² / (2 · area · (2 · sigma)²)): its mean is the person's OKS."""
+        people = [self.evaluation.people.people[index] for index in measured[0]]
+        truth, known = (np.stack([getattr(person, name) for person in people]) for name in ("keypoints", "visibility"))
+        area = np.array([person.area for person in people])[:, None]
+        squared = np.square(measured[1][..., :2] - truth).sum(-1)
+        size = 2 * np.maximum(area, 1e-9) * (2 * np.array(self.points.sigmas)) ** 2
+        return torch.from_numpy(np.where((known > 0) & (area > 0), np.exp(-squared / size), np.nan))
 
     def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
         """The protocol's figures."""

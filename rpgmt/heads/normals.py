@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rpgmt.data.dense.label_maps import LabelMap
-from rpgmt.heads.head import Batch, Head, to_numpy
+from rpgmt.heads.head import Batch, Head, mean_where, to_numpy
 from rpgmt.losses.dense import normals_cosine
 from rpgmt.metrics.dense import WITHIN, angle_counts, normals_metrics
 from rpgmt.prediction.meaning import PixelMap, at_full_size, normals
@@ -31,6 +31,7 @@ class Normals(Head):
     channels = 3
     higher: Mapping[str, bool] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
     main, score = "mean", "within_30"
+    figure, figure_higher = "mean angle, degrees", False
 
     @property
     def meaning(self) -> PixelMap:
@@ -45,6 +46,11 @@ class Normals(Head):
     def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
         counts, histograms = zip(*measured, strict=True)
         return normals_metrics(np.sum(counts, axis=0), np.sum(histograms, axis=0))
+
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        truth = batch[self.name].float()
+        cosine = (self._normals(output, batch).movedim(1, -1) * truth).sum(-1).clamp(-1, 1)
+        return mean_where(torch.rad2deg(cosine.acos()), (truth != 0).any(-1))
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The mean normal."""

@@ -29,11 +29,13 @@ class Segmentation(Head):
     higher: Mapping[str, bool] = {"mIoU": True, "accuracy": True}
     main = score = "mIoU"
     detailed = True
+    figure = "mIoU"
 
     def __init__(self, name: str, label: LabelMap) -> None:
         super().__init__(name)
         self.classes, self.channels = label.classes, len(label.classes)
         self._label = label
+        self.parts = label.classes
 
     @property
     def meaning(self) -> PixelMap:
@@ -47,6 +49,17 @@ class Segmentation(Head):
 
     def metrics(self, measured: Sequence[NDArray[np.int64]]) -> dict[str, float | None]:
         return segmentation_metrics(np.sum(measured, axis=0), self.classes)
+
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        """Intersection over union of each class in each image; NaN where it neither is nor is found in it."""
+        truth = batch[self.name]
+        found, known = self._full_size(output, batch).argmax(1), (truth >= 0).flatten(1)
+        classes = torch.arange(self.channels, device=truth.device)
+        each = []
+        for c in classes:  # one at a time: all of them would take C times the memory of the labels
+            is_true, is_found = (truth == c).flatten(1), (found == c).flatten(1) & known
+            each.append((is_true & is_found).sum(1) / (is_true | is_found).sum(1))
+        return torch.stack(each, dim=1)
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The most frequent class."""

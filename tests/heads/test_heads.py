@@ -23,9 +23,9 @@ from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
 from rpgmt.heads import Classification, Depth, Head, Normals, PartSegmentation, Segmentation, map_head
-from rpgmt.heads.head import at_full_size
 from rpgmt.heads.keypoints import Keypoints
 from rpgmt.metrics.poses import PoseEvaluation
+from rpgmt.prediction.meaning import at_full_size
 from rpgmt.synthetic.cache import load
 from rpgmt.synthetic.labels import synthetic_labels
 
@@ -295,11 +295,11 @@ def test_pictures_have_the_crops_aspect_and_those_of_the_truth_are_the_labels(ca
 def test_a_cell_lies_at_the_centre_of_its_pixels() -> None:
     """A ramp is what it was at the middle of each cell, in between as a straight line, and a mirror image stays one."""
     ramp = torch.arange(4.0).expand(1, 1, 3, 4)
-    full = at_full_size(ramp, torch.zeros(1, 12, 16))
+    full = at_full_size(ramp, (12, 16))
     assert full.shape == (1, 1, 12, 16)
     middle = full[0, 0, 5, 2:-2]
     torch.testing.assert_close(middle, (torch.arange(2.0, 14) + 0.5) / 4 - 0.5)
-    torch.testing.assert_close(at_full_size(ramp.flip(-1), torch.zeros(1, 12, 16)), full.flip(-1))
+    torch.testing.assert_close(at_full_size(ramp.flip(-1), (12, 16)), full.flip(-1))
 
 
 @pytest.mark.parametrize("case", NAMES, indirect=True)
