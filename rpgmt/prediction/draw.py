@@ -2,77 +2,74 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rpgmt.prediction.results import DenseMap, ImageClass, People, Poses
-from rpgmt.prediction.source import SourceImage
-from rpgmt.visualize import colorize, contact_sheet, paint_pose
+from rpgmt.prediction.results import DenseMap, Floats, ImageClass, Poses, Result
+from rpgmt.visualize import colorize, paint_pose
 
 Image = NDArray[np.uint8]
 
 _INK, _PAPER = (32, 32, 32), (255, 255, 255)
 
 
-def draw_people(people: People, image: Any, min_score: float) -> Image:
-    """The image with skeletons, classes of pixels in colours, names of classes and ids: see `People.draw`."""
-    canvas = SourceImage.open(image).pixels.copy()
-    for result in people.results.values():
+def draw_found(
+    image: Image, results: Mapping[str, Result], boxes: Floats, ids: NDArray[np.int64] | None, min_score: float
+) -> Image:
+    """The image with skeletons, classes of pixels in colours, names of classes and ids.
+
+    Args:
+        image: uint8 (H, W, 3), RGB.
+        results: of each head, of P people.
+        boxes: (P, 4), x, y, w, h.
+        ids: (P,), written at the boxes; None: none.
+        min_score: key points that score less are not drawn.
+    """
+    canvas = image.copy()
+    for result in results.values():
         if isinstance(result, DenseMap) and result.label.categorical:
             _tint(canvas, result.image)
-    for result in people.results.values():
+    for result in results.values():
         if isinstance(result, Poses):
-            for person in range(len(people)):
-                _skeleton(canvas, result, person, people.boxes[person], min_score)
-    for person, box in enumerate(people.boxes):
-        words = [] if people.ids is None else [f"{people.ids[person]}"]
-        words += [result.labels[person] for result in people.results.values() if isinstance(result, ImageClass)]
+            for person, box in enumerate(boxes):
+                _skeleton(canvas, result, person, box, min_score)
+    classes = [result.labels for result in results.values() if isinstance(result, ImageClass)]
+    for person, box in enumerate(boxes):
+        words = ([] if ids is None else [str(ids[person])]) + [labels[person] for labels in classes]
         if words:
             _label(canvas, ", ".join(words), box)
     return canvas
 
 
-def draw_map(result: DenseMap) -> Image:
-    """A map in colours, of the size of the image: depth near bright, normals x, y, z as red, green, blue."""
-    kind = "labels" if result.label.categorical else result.label.kind
-    return colorize(result.image, kind)  # type: ignore[arg-type]  # the kinds that are left
-
-
-def pictures(people: People, image: Any, min_score: float) -> dict[str, Image]:
-    """`people` drawn on the image, and each map of depth or normals by its head's name."""
-    drawn = {"people": draw_people(people, image, min_score)}
-    for name, result in people.results.items():
-        if isinstance(result, DenseMap) and not result.label.categorical:
-            drawn[name] = draw_map(result)
+def pictures(
+    image: Image, results: Mapping[str, Result], boxes: Floats, ids: NDArray[np.int64] | None, min_score: float
+) -> dict[str, Image]:
+    """`people` as `draw_found` makes it, and each map of depth (near bright) or normals (x, y, z are red, green, blue)."""
+    drawn = {"people": draw_found(image, results, boxes, ids, min_score)}
+    for name, result in results.items():
+        if isinstance(result, DenseMap) and (kind := result.label.kind) in ("depth", "normals"):
+            drawn[name] = colorize(result.image, kind)
     return drawn
 
 
-def draw_stages(people: People, image: Any, min_score: float) -> Image:
-    """What every stage found, side by side: see `People.draw_stages`."""
-    source = SourceImage.open(image)
-    columns = [pictures(stage, source, min_score) for stage in people.stages or (people,)]
-    titles = [f"stage {k}" for k in range(1, len(columns) + 1)]
-    return contact_sheet([[column[name] for column in columns] for name in columns[0]], titles)
-
-
-def _tint(canvas: Image, classes: NDArray[Any]) -> None:
+def _tint(canvas: Image, classes: NDArray[np.int16]) -> None:
     """Half the colour of each pixel's class; the first class, the background, stays as it is."""
     tinted = classes > 0
     colours = colorize(np.maximum(classes, 0), "labels")
     canvas[tinted] = (canvas[tinted].astype(np.uint16) + colours[tinted]) // 2
 
 
-def _skeleton(canvas: Image, poses: Poses, person: int, box: NDArray[np.float64], min_score: float) -> None:
+def _skeleton(canvas: Image, poses: Poses, person: int, box: Floats, min_score: float) -> None:
     points = np.column_stack([poses.points[person], poses.scores[person]])
     points[:, 2] = np.where(points[:, 2] >= min_score, np.clip(points[:, 2], 1e-6, 1 - 1e-6), 0)  # scores, not visibilities
     known = poses.keypoint_set
     paint_pose(canvas, points, known.skeleton, flip_pairs=known.flip_pairs, extent=float(max(box[2:])))
 
 
-def _label(canvas: Image, text: str, box: NDArray[np.float64]) -> None:
+def _label(canvas: Image, text: str, box: Floats) -> None:
     """Words on a white band at a box's upper left corner, inside of the image."""
     size = max(0.4, min(canvas.shape[:2]) / 900)
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)

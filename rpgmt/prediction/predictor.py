@@ -20,7 +20,7 @@ from rpgmt.errors import UserError
 from rpgmt.metrics.nms import oks_nms
 from rpgmt.prediction.meaning import Crops, KeypointMaps
 from rpgmt.prediction.network import Decoded, Network
-from rpgmt.prediction.results import People
+from rpgmt.prediction.people import People
 from rpgmt.prediction.source import ImageLike, SourceImage
 
 if TYPE_CHECKING:
