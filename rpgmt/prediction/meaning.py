@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -203,7 +204,7 @@ class Reading:
     input_size: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]]
     cut: Literal["people", "images", "middle"]
     padding: Annotated[float, Field(gt=0)] = 1.25
-    heads: dict[str, AnyMeaning]
+    heads: Mapping[str, AnyMeaning]
 
     def to_json(self) -> str:
         return json.dumps(_READING.dump_python(self, mode="json"), ensure_ascii=False)
