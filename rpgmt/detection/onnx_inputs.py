@@ -84,7 +84,7 @@ def read_input_form(path: Path, inputs: Sequence[Any], metadata: Mapping[str, st
     wrong = UserError(
         f"{path}: its inputs are {described}: give a model with one, (1, 3, H, W) or (1, H, W, 3), of float, uint8 or int32"
     )
-    shape = inputs[0].shape if len(inputs) == 1 and inputs[0].type in _TYPES else ()
+    shape: Sequence[Any] = inputs[0].shape if len(inputs) == 1 and inputs[0].type in _TYPES else ()
     batches = shape[:-3]  # a size that is open has a name, or None
     if len(shape) not in (3, 4) or 3 not in (shape[-3], shape[-1]) or any(isinstance(n, int) and n != 1 for n in batches):
         raise wrong
