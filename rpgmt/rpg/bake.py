@@ -33,7 +33,7 @@ def bake(model: M) -> M:
     with torch.no_grad():
         for layer in layers:
             trains = layer.bank.values.requires_grad
-            weights = {name: nn.Parameter(getattr(layer, name).clone(), requires_grad=trains) for name in layer.segments}
+            weights = {name: nn.Parameter(weight.clone(), requires_grad=trains) for name, weight in layer.weights().items()}
             del layer.__dict__["bank"], layer.__dict__["segments"]
             layer.__class__ = layer.plain  # type: ignore[assignment]
             layer._parameters = {**weights, **layer._parameters}

@@ -59,9 +59,9 @@ def convert(
         block: Granularity of the placement, see `Placement`.
         gradient: See `Bank`.
         regenerate: See `Bank`.
-        init: Where a bank with fewer parameters than weights starts. "fresh" (default): at random, so that each weight has the deviation
-            that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained network. Weights
-            are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
+        init: Where a bank with fewer parameters than weights starts. "fresh" (default): at random, so that each weight has the
+            deviation that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained
+            network. Weights are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
 
     Returns:
         What was converted, what was left and why, and the counts. To print it gives a table.
@@ -70,7 +70,8 @@ def convert(
         ValueError: No layer is left to convert, a pattern matches nothing, or an argument is out of range.
 
     Warns:
-        UserWarning: Trained weights are lost, most of a bank has no use, or `size` is so small that it may be meant in percent.
+        UserWarning: Trained weights are lost, most of a bank has no use, or `size` is text like "25", which may be meant in
+            percent.
     """
     if init is not None and init not in INITS:
         raise ValueError(f"`init` is {init!r}: must be one of {', '.join(INITS)}")
@@ -111,9 +112,9 @@ def _check_use(size: int | str, total: int, generated: int) -> None:
         raise ValueError(
             f"`size` is {size}: the layers have {generated} weights, so {unused} entries would make none: give at most 100%"
         )
-    if unused >= generated:
+    if total > 10 * generated:
         _note(f"`size` is {size}: the layers have {generated} weights, so {unused} of the bank's entries are never used")
-    if str(size).strip().isdecimal() and total <= 100 and 1000 * total < generated:
+    if isinstance(size, str) and size.strip().isdecimal() and total <= 100 and 100 * total < generated:
         _note(f"`size` is {size}: that is {total} parameters for {generated} weights; for a part of them give '{total}%'")
 
 
@@ -122,7 +123,7 @@ def _warn_of_trained(chosen: dict[str, nn.Module], model: str) -> None:
     if trained:
         _note(
             f"the weights of {len(trained)} of the {len(chosen)} layers of the {model} look trained (e.g. `{trained[0]}`), and "
-            "are lost: new ones are generated; `init=\"project\"` generates what is nearest to them, and `init=\"fresh\"` "
+            'are lost: new ones are generated; `init="project"` generates what is nearest to them, and `init="fresh"` '
             "says that they may go"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
@@ -45,6 +44,10 @@ class GeneratedLayer(nn.Module):
         # Past nn.Module, which would make the bank a child of every layer.
         self.__dict__["bank"] = bank
         self.__dict__["segments"] = dict(segments)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The generated weights by name."""
+        return {name: self.bank.weight(segment) for name, segment in self.segments.items()}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The plain layer's."""
@@ -93,40 +96,40 @@ def deviation(weight: Tensor) -> float:
     return float(weight.detach().double().square().mean().sqrt())
 
 
-class RPGConv2d(GeneratedLayer, nn.Conv2d):  # type: ignore[override]
+class RPGConv2d(GeneratedLayer, nn.Conv2d):
     """`nn.Conv2d` with a generated weight: its arguments, and `bank`."""
 
     plain = nn.Conv2d
-    weight = _generated("weight")  # type: ignore[assignment]
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.Conv2d.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
-class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):  # type: ignore[override]
+class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` with a generated weight: its arguments, and `bank`."""
 
     plain = nn.ConvTranspose2d
-    weight = _generated("weight")  # type: ignore[assignment]
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.ConvTranspose2d.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
-class RPGLinear(GeneratedLayer, nn.Linear):  # type: ignore[override]
+class RPGLinear(GeneratedLayer, nn.Linear):
     """`nn.Linear` with a generated weight: its arguments, and `bank`."""
 
     plain = nn.Linear
-    weight = _generated("weight")  # type: ignore[assignment]
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.Linear.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
-class GeneratedAttention(GeneratedLayer, nn.MultiheadAttention):  # type: ignore[override]
+class GeneratedAttention(GeneratedLayer, nn.MultiheadAttention):
     """`nn.MultiheadAttention` with generated projections of query, key and value; only `convert` makes it.
 
     The projection of the output is a layer of its own (`out_proj`), whose weight the attention reads without calling it.
@@ -134,10 +137,10 @@ class GeneratedAttention(GeneratedLayer, nn.MultiheadAttention):  # type: ignore
 
     plain = nn.MultiheadAttention
     names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-    in_proj_weight = _generated("in_proj_weight")  # type: ignore[assignment]
-    q_proj_weight = _generated("q_proj_weight")  # type: ignore[assignment]
-    k_proj_weight = _generated("k_proj_weight")  # type: ignore[assignment]
-    v_proj_weight = _generated("v_proj_weight")  # type: ignore[assignment]
+    in_proj_weight = _generated("in_proj_weight")
+    q_proj_weight = _generated("q_proj_weight")
+    k_proj_weight = _generated("k_proj_weight")
+    v_proj_weight = _generated("v_proj_weight")
 
     def _reset_parameters(self) -> None:
         self._refuse("be initialised again")
@@ -148,12 +151,14 @@ GENERATED: dict[type[nn.Module], type[GeneratedLayer]] = {
 }
 """The plain layers that `convert` replaces, and what replaces them."""
 
+_MIXED: dict[type[nn.Module], type[GeneratedLayer]] = {}  # made so far, for subclasses
+
 # What a subclass may have of its own, and still compute what its base does from the same weight.
 _HARMLESS = {"__init__", "__repr__", "extra_repr", "reset_parameters", "_reset_parameters"}
 
 
 def generated_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
-    """What replaces layers of class `kind`: one of those above, or a class that is it and `kind`, so that their own methods stay.
+    """What replaces layers of class `kind`: one of those above, or a class that is both, so that a subclass keeps its methods.
 
     Raises:
         TypeError: There is none; the message says why in a few words.
@@ -167,7 +172,7 @@ def generated_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
     own = [name for part in kind.__mro__ if part not in base.__mro__ for name in vars(part) if _overrides(part, name, base)]
     if own:
         raise TypeError(f"{kind.__name__} has its own {own[0]}")
-    return _mixed_class(kind, GENERATED[base])
+    return _mixed_class(kind)
 
 
 def _overrides(part: type, name: str, base: type[nn.Module]) -> bool:
@@ -177,9 +182,11 @@ def _overrides(part: type, name: str, base: type[nn.Module]) -> bool:
     return name in GENERATED[base].names or (hasattr(base, name) and (callable(vars(part)[name]) or not name.startswith("__")))
 
 
-@functools.cache
-def _mixed_class(kind: type[nn.Module], generated: type[GeneratedLayer]) -> type[GeneratedLayer]:
-    return type(f"RPG{kind.__name__}", (generated, kind), {"plain": kind})
+def _mixed_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
+    if kind not in _MIXED:
+        base = next(plain for plain in GENERATED if issubclass(kind, plain))
+        _MIXED[kind] = type(f"RPG{kind.__name__}", (GENERATED[base], kind), {"plain": kind})
+    return _MIXED[kind]
 
 
 def _new(plain: type[nn.Module]) -> GeneratedLayer:

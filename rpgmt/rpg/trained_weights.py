@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 _LIMIT = 8.0  # standard errors; of 3,780 fresh weights of nine shapes and seven initialisers the farthest is at 4.9
