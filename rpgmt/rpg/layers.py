@@ -167,8 +167,8 @@ def generated_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
         return GENERATED[kind]
     base = next((plain for plain in GENERATED if issubclass(kind, plain)), None)
     if base is None:
-        why = ": its weights must lie in one piece" if issubclass(kind, nn.RNNBase) else ""  # as cuDNN wants them
-        raise TypeError(f"{kind.__name__} is not generated{why}")
+        why = "must have its weights in one piece" if issubclass(kind, nn.RNNBase) else "is not generated"  # cuDNN's rule
+        raise TypeError(f"{kind.__name__} {why}")
     own = [name for part in kind.__mro__ if part not in base.__mro__ for name in vars(part) if _overrides(part, name, base)]
     if own:
         raise TypeError(f"{kind.__name__} has its own {own[0]}")
