@@ -20,18 +20,18 @@ def test_the_table_names_what_was_left_by_reason_largest_first_within_80_columns
     counts = convert(model, 95, exclude=["4"])
     lines = str(counts).splitlines()
     assert lines == [
-        "                                            parameters       %  layers",
-        "generated, M                                       270    8.5%       1",
-        "left                                             2,890   91.5%       6",
-        "  LSTM must have its weights in one piece        2,560   81.0%       1",
-        "  its weight is frozen                             120    3.8%       1",
-        "  excluded                                         110    3.5%       1",
-        "  Embedding is not generated                        70    2.2%       1",
-        "  BatchNorm2d is not generated                      20    0.6%       1",
-        "  biases and the like of generated layers           10    0.3%       1",
-        "the plain network                                3,160  100.0%",
-        "bank, N                                             95    3.0%",
-        "trained, N + fixed                               2,865   90.7%",
+        "                                              parameters       %  layers",
+        "generated, M                                         270    8.5%       1",
+        "left                                               2,890   91.5%       6",
+        "  LSTM must have its weights in one piece          2,560   81.0%       1",
+        "  its weight is frozen                               120    3.8%       1",
+        "  excluded                                           110    3.5%       1",
+        "  Embedding is not generated                          70    2.2%       1",
+        "  BatchNorm2d is not generated                        20    0.6%       1",
+        "  biases and the like of generated layers             10    0.3%       1",
+        "the plain network                                  3,160  100.0%",
+        "bank, N                                               95    3.0%",
+        "trained, N + fixed                                 2,865   90.7%",
         'weights before: drawn anew, they are lost; init="project" keeps what it can',
     ]
     assert counts.frozen == 120
