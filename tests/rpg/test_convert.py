@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from rpgmt import Bank, RPGConv2d, RPGConvTranspose2d, RPGLinear, bake, convert, report
+from rpgmt.config import ModelConfig
+from rpgmt.models import build
 from rpgmt.rpg.layers import GeneratedLayer
 from rpgmt.rpg.size import split
 
@@ -511,6 +513,12 @@ def test_a_number_that_may_be_meant_in_percent_is_noted(size: str) -> None:
 @pytest.mark.parametrize("size", [25, "25%", "0.025K", "101", "137"])
 def test_a_size_that_is_clear_is_not_noted(size: int | str) -> None:
     convert(small(), size)  # a warning would be an error
+
+
+@pytest.mark.parametrize("size", [25, "25"])
+def test_configs_and_the_command_line_note_it_too(size: int | str) -> None:
+    with pytest.warns(UserWarning, match=r"`size` is 25: that is 25 parameters for \d+ weights; for a part of them give '25%'"):
+        build(ModelConfig(stages=2, channels=16, depth=2, rpg_size=size))
 
 
 @pytest.mark.parametrize(
