@@ -188,11 +188,14 @@ def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
 
 
 def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(DOCS / "own-loop.md", "python")
+    code, _ = blocks(DOCS / "own-loop.md", "python")
     names = run_python(DOCS / "own-loop.md")
-    bank, generated, fixed = map(int, capsys.readouterr().out.split())
+    shown = capsys.readouterr().out
+    ((bank, generated, fixed),) = (map(int, line.split()) for line in shown.splitlines() if re.fullmatch(r"\d+ \d+ \d+", line))
     assert bank == round(generated / 4)
     assert fixed > 0
+    assert "weights before: drawn anew" in shown
+    assert "weights before: projected" in shown
     assert type(names["model"][0]).__name__ == "Conv2d"
     assert len([line for line in code.splitlines() if line]) <= 15
 
