@@ -1,0 +1,5 @@
+"""Labelled key points from one format to another: a file for each format, `conversion` from one to the other.
+
+All formats meet in one form in memory, COCO's document (`rpgmt.data.convert.labels`). Coordinates are taken over as they
+stand: no format's documentation shifts them by half a pixel against COCO's, and what their own tools convert does not either.
+"""
