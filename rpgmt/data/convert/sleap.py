@@ -70,7 +70,6 @@ def _read(path: Path, split: str, images: Path | None, notes: list[str]) -> Part
         raise UserError(f"{path}: not SLEAP's labels as JSON: {type(error).__name__} {error}") from error
     files = _frame_files(path, videos, [(video, frame) for video, frame, _ in frames], images)
     part = Part(split, categories)
-    boxes = 0
     for (video, frame, _), found in zip(frames, people, strict=True):
         name, file = files[video, frame]
         size = image_size(file)
@@ -78,8 +77,7 @@ def _read(path: Path, split: str, images: Path | None, notes: list[str]) -> Part
         for entry, points in found:
             if any(point[2] for point in points):
                 part.add_person(number, entry["id"], points, box_round(points, *size))
-                boxes += 1
-    notes.append(f"SLEAP has no boxes: of {count_text(boxes, 'animal')} the box is that round the points")
+    notes.append("SLEAP has no boxes: they are round the points")
     if predicted:
         notes.append(f"{count_text(predicted, 'predicted instance')} left out: only labels are taken over")
     return part
@@ -161,6 +159,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
 
     `sleap_io.codecs.dictionary.from_dict` reads the file, and its `save_slp` makes SLEAP's own of it.
     """
+    hidden = 0
     for part in parts:
         order = {entry["id"]: number for number, entry in enumerate(part.categories)}
         names: list[str] = []
@@ -168,6 +167,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
         for image, people in part.people_of_images():
             name = f"images/{part.split}/{safe_name(image['file_name'])}"
             placer.place(part.files[image["id"]], out / name)
+            hidden += sum(v == 1 for _, points in people for *_, v in points)
             instances = [_to_instance(order[person["category_id"]], points) for person, points in people]
             frames.append({"frame_idx": len(names), "video_idx": 0, "instances": instances})
             names.append(name)
@@ -182,6 +182,8 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
         }
         (out / f"{part.split}.json").write_text(json.dumps(labels), encoding="utf-8")
     notes.append("SLEAP has no boxes, areas, sigmas or segments: they are left out")
+    if hidden:
+        notes.append(f"{count_text(hidden, 'hidden key point')} are as good as visible ones: SLEAP's reader drops the hidden")
     return out
 
 
@@ -192,8 +194,9 @@ def _to_skeleton(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _to_instance(skeleton: int, points: list[Point]) -> dict[str, Any]:
+    # sleap-io's own reader drops the place of a point that is not visible, so hidden ones count as visible.
     found = [
-        {"x": float(x) if v else math.nan, "y": float(y) if v else math.nan, "visible": v == 2, "complete": False}
+        {"x": float(x) if v else math.nan, "y": float(y) if v else math.nan, "visible": v > 0, "complete": False}
         for x, y, v in points
     ]
     return {"type": "instance", "skeleton_idx": skeleton, "points": found}
