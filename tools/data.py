@@ -9,13 +9,16 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
 
 from rpgmt import cli
 from rpgmt.errors import UserError
+
+if TYPE_CHECKING:
+    from rpgmt.data.check.examination import Report
 
 
 def main(argv: list[str], prog: str = "data.py") -> int:
@@ -30,6 +33,17 @@ def main(argv: list[str], prog: str = "data.py") -> int:
     synthetic.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes (default: 0)")
     synthetic.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the printed table as data too")
     synthetic.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first 6 scenes too")
+    check = verbs.add_parser("check", help="all that is wrong with a data set; exit status 1 if training would refuse it")
+    check.add_argument("path", type=Path, metavar="PATH", help="folder of the data set, or its dataset.yaml")
+    check.add_argument(
+        "--task", choices=("pose", "multitask", "classification"), help="that is to train on it (default: what fits)"
+    )
+    check.add_argument(
+        "--data", metavar="NAME", help="what it is to be taken for, as `--data` of training (default: what fits)"
+    )
+    check.add_argument("--split", nargs="+", metavar="NAME", help="splits to look at (default: train and val)")
+    check.add_argument("--sheet", type=cli.output_file, metavar="FILE.png", help="write a picture of samples with their labels")
+    check.add_argument("--json", type=cli.output_file, metavar="FILE", help="write what is found as data too")
     convert = verbs.add_parser("convert", help="labelled key points from one format to another")
     formats = ("coco", "yolo-pose", "label-studio", "cvat", "deeplabcut", "sleap")
     convert.add_argument("source", type=Path, metavar="SOURCE", help="file or folder of the labels")
@@ -46,7 +60,7 @@ def main(argv: list[str], prog: str = "data.py") -> int:
     convert.add_argument("--seed", type=int, default=0, metavar="S", help="which images these are (default: 0)")
     convert.add_argument("--link", action="store_true", help="symbolic links to the images in place of copies")
     arguments = parser.parse_args(argv)
-    return {"synthetic": _synthetic, "convert": _convert}[arguments.verb](arguments, prog)
+    return {"synthetic": _synthetic, "check": _check, "convert": _convert}[arguments.verb](arguments, prog)
 
 
 def _count(text: str) -> int:
@@ -67,6 +81,49 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no part of the images: give a number from 0 to below 1")
     return value
+
+
+def _check(arguments: argparse.Namespace, prog: str) -> int:
+    from rpgmt.data.check.examination import examine
+
+    report = examine(arguments.path, task=arguments.task, data=arguments.data, splits=arguments.split)
+    own, findings = report.recognised, report.findings
+    print(f"{arguments.path}: {own.title} (--task {own.task} --data {own.data})")
+    for split, counts in report.counts.items():
+        _print_wrapped(f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), "  ")
+    below = f"{own.root}/"  # paths are long enough without
+    for heading, found in (("Would be refused", findings.refused), ("Notes", findings.notes)):
+        if found:
+            print(f"\n{heading}:")
+        for finding in found:
+            _print_wrapped(f"- {f'{finding.count} × ' if finding.count else ''}{finding.title}".replace(below, ""), "  ")
+            for example in finding.examples:
+                _print_wrapped(f"    {example}".replace(below, ""), "      ")
+    print()
+    if arguments.sheet:
+        from rpgmt.data.check.sheet import write_sheet
+
+        write_sheet(arguments.sheet, report)
+        print(f"written: {arguments.sheet}")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+        print(f"written: {arguments.json}")
+    if findings.refused:
+        print(f"{len(findings.refused)} kinds of things that training would refuse")
+        return 1
+    print(f"Nothing that training would refuse. Train on it:\n{_training(report, prog)}")
+    return 0
+
+
+def _training(report: Report, prog: str) -> str:
+    own = report.recognised
+    heads = ",".join(f"{name}={channels}" for name, channels in report.heads.items())
+    options = f" --heads {heads}" if heads and heads != "keypoints=17" else ""
+    if own.task == "classification":
+        classes = next(iter(report.counts.values()))["classes"]
+        options = f" --config {own.data} --classes {classes}" + (" --val-split test" if "test" in own.splits else "")
+    return f"{_sibling(prog, 'train')} {own.task} --data {own.data} --data-root {own.root}{options}"
 
 
 def _convert(arguments: argparse.Namespace, prog: str) -> int:

@@ -72,9 +72,9 @@ def test_two_kinds_of_animals_are_one_too_many_to_train_on(tmp_path: Path) -> No
     settings = f"{YOLO}kpt_shape: [1, 3]\nflip_idx: [0]\nnames: [cat, dog]\n"
     write_yolo(tmp_path / "source", settings, "1 0.5 0.5 1 1 0.5 0.5 2\n0 0.5 0.5 1 1 0.25 0.5 2\n")
     source, options = tmp_path / "source", {"origin": "yolo-pose", "target": "coco"}
-    with pytest.raises(UserError, match="cat, dog.*--category NAME"):
+    with pytest.raises(UserError, match=r"cat, dog.*--category NAME"):
         convert(source, tmp_path / "out", **options)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="'cow'.*cat, dog"):
+    with pytest.raises(UserError, match=r"'cow'.*cat, dog"):
         convert(source, tmp_path / "out", category="cow", **options)  # type: ignore[arg-type]
     done = convert(source, tmp_path / "out", category="dog", **options)  # type: ignore[arg-type]
     assert points_of(done.parts[0]) == [[50, 25, 2]]
