@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from rpgmt.data.check.findings import Findings
+from rpgmt.data.coco.keypoint_names import side_and_part
 from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry
@@ -71,6 +72,17 @@ class LabelCount:
         for name, found in self.classes.items():
             counts = {text: found[number] for number, text in enumerate(self.labelled.classes[name])}
             note_balance(counts, f"{split}, {name}", self.findings)
+
+
+def check_sides(labelled: MultiTaskSet, findings: Findings) -> None:
+    """Notes of classes with a side, left or right, that no mirror image exchanges."""
+    for name, kind in labelled.maps.items():
+        swapped = {index for pair in kind.swaps for index in pair}
+        for index, text in enumerate(kind.classes):
+            if side_and_part(text)[0] and index not in swapped:
+                findings.note(
+                    "classes with a side that no mirror image exchanges: give `kind: parts`, `swaps`", f"{name}: {text}"
+                )
 
 
 def note_shares(shares: Mapping[str, float], what: str, of: str, findings: Findings) -> None:

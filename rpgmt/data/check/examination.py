@@ -12,7 +12,7 @@ import numpy as np
 
 from rpgmt.data.catalog import IMAGE_SETS, read_multitask_set, read_people
 from rpgmt.data.check import people as people_checks
-from rpgmt.data.check.dense_labels import LabelCount, label_entries, note_balance
+from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits
 from rpgmt.data.check.recognition import Recognised, recognise
@@ -236,6 +236,7 @@ class _Examination:
         counts = {"images": len(entries), "samples": len(labelled.regions)}
         if labelled.people is not None:
             counts |= people_checks.check_labels(labelled.people.annotations, labelled.people.name, self.findings)
+        check_sides(labelled, self.findings)
         counter = LabelCount(labelled, self.findings)
         self.report.counts[self.split] = counts
         files = []

@@ -32,7 +32,7 @@ def check_images(
         progress: shows it, where a person looks on.
     """
     digests: Digests = {}
-    with _silent() as terminal, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with _silent() as terminal, _threads() as pool:
         results = pool.map(lambda file: _look(*file), files)
         for (path, _), (digest, cases) in zip(files, tracked(results, len(files), title, terminal, progress), strict=True):
             for refused, what, example in cases:
@@ -54,21 +54,30 @@ def compare_splits(digests: dict[str, Digests], findings: Findings) -> None:
             findings.note(f"images that are in {first} and in {other}", example)
 
 
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """A pool that an exception, Ctrl-C above all, does not have to wait for."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _look(path: Path, read: Callable[[], Any]) -> tuple[bytes | None, list[Case]]:
     try:
         data = path.read_bytes()
     except OSError as error:
         return None, [(True, "images that are missing or cannot be read", f"{path}: {error.strerror}")]
     cases: list[Case] = []
-    if _cut_short(data):
-        cases.append((False, "image files that end too early (what is missing is grey)", str(path)))
+    short = "image files that end too early" if _cut_short(data) else ""  # which OpenCV 5 refuses, and 4 fills up with grey
     try:
         read()
     except UserError as error:
-        size = "annotations are for" in str(error)
-        cases = [(True, "images of another size than their entry" if size else "images that cannot be decoded", str(error))]
+        size = "images of another size than their entry" if "annotations are for" in str(error) else ""
+        cases.append((True, short or size or "images that cannot be decoded", str(error)))
     else:
-        cases += [(False, what, str(path)) for what in _peculiarities(data)]
+        cases += [(False, what, str(path)) for what in (*([short] if short else []), *_peculiarities(data))]
     return hashlib.blake2b(data, digest_size=16).digest(), cases
 
 

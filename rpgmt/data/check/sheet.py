@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,17 @@ def write_sheet(path: Path, report: Report, size: tuple[int, int] = (192, 256)) 
     Raises:
         UserError: no split can be read.
     """
-    rows = [row for labelled in list(report.sets.values())[:1] for row in _rows(labelled, size)]
+    rows = next((rows for labelled in report.sets.values() if (rows := list(_rows(labelled, size)))), [])
     if not rows:
         raise UserError(f"{report.recognised.root}: nothing can be drawn, as no split can be read")
     titles = COLUMNS if len(rows[0]) == len(COLUMNS) else CLASS_COLUMNS[: len(rows[0])]
     save_png(path, contact_sheet(rows, titles))
 
 
-def _spread(count: int) -> list[int]:
-    """Indices of up to `SHOWN` samples, evenly spread."""
-    return sorted({round(i * (count - 1) / max(1, min(SHOWN, count) - 1)) for i in range(min(SHOWN, count))})
+def _spread(count: int, shown: int) -> list[int]:
+    """Indices of some samples, evenly spread."""
+    shown = min(shown, count)
+    return sorted({round(i * (count - 1) / max(1, shown - 1)) for i in range(shown)})
 
 
 def _rows(labelled: Readable, size: tuple[int, int]) -> Iterator[list[Image]]:
@@ -60,19 +62,29 @@ def _rows(labelled: Readable, size: tuple[int, int]) -> Iterator[list[Image]]:
         yield from _class_rows(labelled, size)
     elif isinstance(labelled, CocoPeople):
         crops = [PoseCrops(labelled, size, augment=augment) for augment in (None, MIRROR, Augmentation())]
-        for index in _spread(len(labelled.people)):
+        for index, samples in _samples(crops, SHOWN):
             person = labelled.people[index]
-            samples = [part[0, index] for part in crops]
-            yield _row(samples, "keypoints", labelled.keypoints, f"{person.image.get('file_name', '')}, {person.annotation_id}")
+            caption = f"{person.image.get('file_name', '')}, {person.annotation_id}"
+            yield _row(samples, "keypoints", labelled.keypoints, caption)
     else:
         names = list(labelled.names)
         several = [MultiTaskCrops(labelled, names, size, augment=augment) for augment in (None, MIRROR, Augmentation())]
-        for index in _spread(len(labelled.regions)):
-            samples = [part[0, index] for part in several]
+        for index, samples in _samples(several, max(2, 2 * SHOWN // len(names)) if names else SHOWN):
             file = labelled.regions.regions[index].image.get("file_name", "")
             for name in names:
                 kind = labelled.people.keypoints if name == "keypoints" and labelled.people else labelled.kind(name)
                 yield _row(samples, name, kind, f"{name}, {file}")
+
+
+def _samples(crops: Sequence[Any], shown: int) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Some samples, evenly spread, cut out in each way; what cannot be read was found before, and others stand in."""
+    count, found = len(crops[0]), 0
+    for index in dict.fromkeys([*_spread(count, shown), *range(min(count, 100))]):
+        if found == shown:
+            return
+        with contextlib.suppress(UserError):
+            yield index, [part[0, index] for part in crops]
+            found += 1
 
 
 def _row(samples: list[dict[str, Any]], name: str, kind: Any, caption: str) -> list[Image]:
@@ -108,4 +120,5 @@ def _class_rows(labelled: ImageSet, size: tuple[int, int]) -> Iterator[list[Imag
     )
     for index in chosen:
         caption = labelled.classes[labelled.labels[index]]
-        yield [write_caption(plain.picture(index), caption), mirror.picture(index), changed.picture(index)]
+        with contextlib.suppress(UserError):
+            yield [write_caption(plain.picture(index), caption), mirror.picture(index), changed.picture(index)]
