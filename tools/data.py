@@ -110,7 +110,8 @@ def _check(arguments: argparse.Namespace, prog: str) -> int:
         arguments.json.write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
         print(f"written: {arguments.json}")
     if findings.refused:
-        print(f"{len(findings.refused)} kinds of things that training would refuse")
+        kinds = len(findings.refused)
+        print(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of things that training would refuse")
         return 1
     print(f"Nothing that training would refuse. Train on it:\n{_training(report, prog)}")
     return 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -256,3 +257,17 @@ def test_the_formats_of_the_flags_are_those_that_there_are(tool: ModuleType, cap
     with pytest.raises(SystemExit):
         tool.main(["convert", "--help"])
     assert " ".join(capsys.readouterr().out.split()).count(", ".join(FORMATS)) == 2
+
+
+def test_the_commands_of_the_documentation_run(
+    tool: ModuleType, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (TOOL.parents[1] / "docs/own-data.md").read_text(encoding="utf-8")
+    convert, check = (re.search(rf"^uv run tools/data.py ({verb} .*)$", page, re.MULTILINE) for verb in ("convert", "check"))
+    assert convert
+    assert check
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(["convert", str(labels), "--from", "coco", "--to", "yolo-pose", "--out", "SOURCE"]) == 0
+    assert tool.main(shlex.split(convert[1])) == 0
+    assert tool.main(shlex.split(check[1])) == 0
+    assert (tmp_path / "sheet.png").is_file()

@@ -50,8 +50,9 @@ class Findings:
     def _add(self, title: str, refused: bool, example: str) -> None:
         finding = self._found.setdefault((title, refused), Finding(title, refused))
         finding.count += 1
-        if len(finding.examples) < EXAMPLES:
-            finding.examples.append(" ".join(example.split()))
+        text = " ".join(example.split())
+        if len(finding.examples) < EXAMPLES and text not in finding.examples:
+            finding.examples.append(text)
 
     @property
     def refused(self) -> list[Finding]:

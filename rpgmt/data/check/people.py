@@ -59,11 +59,13 @@ def _with_own_ids(entries: list[Any], key: str, name: str, findings: Findings) -
     result = []
     for entry in entries:
         number = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(number, int | str) and number in seen:
+        if not isinstance(number, int | str if key == "images" else int):
+            findings.refuse(f"`{key}` that are no objects with an `id`", f"{name}: {str(entry)[:80]}")
+        elif number in seen:
             findings.refuse(f"`{key}` with the `id` of another", f"{name}: {number!r}")
-            continue
-        seen.add(number if isinstance(number, int | str) else id(entry))
-        result.append(entry)
+        else:
+            seen.add(number)
+            result.append(entry)
     return result
 
 

@@ -56,22 +56,33 @@ def recognise(path: Path, task: str | None = None, data: str | None = None) -> R
     """
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
+    if path.suffix == ".json":
+        raise UserError(
+            f"{path}: give the folder of the data set; if it is not laid out for training, {_conversion(path, 'coco')}"
+        )
     found = [one for one in _candidates(path) if (task is None or one.task == task) and (data is None or one.data == data)]
     if found:
         return found[0]
     wanted = "".join(f" --{key} {value}" for key, value in (("task", task), ("data", data)) if value)
     for name, other in _OTHERS.items():
         if (path / name).exists():
-            raise UserError(
-                f"{path}: {name} looks like labels of {other}: `data convert {path} --from {other} --to coco --out NEW`"
-            )
+            raise UserError(f"{path}: {name} looks like labels of {other}: {_conversion(path, other)}")
     if wanted:
         known = ", ".join(f"--task {one.task} --data {one.data}" for one in _candidates(path)) or "nothing that is read"
         raise UserError(f"{path}: holds nothing for{wanted}; it looks like {known}")
+    below = [item for item in sorted(path.iterdir()) if item.is_dir()][:100]
+    if inside := next((item for item in below if _candidates(item)), None):
+        raise UserError(f"{path}: no data set is recognised, but one in {inside}: give that folder")
+    if labels := next((file for folder in (path, path / "annotations") for file in sorted(folder.glob("*.json"))), None):
+        raise UserError(f"{path}: no data set is recognised: if {labels} is in COCO's format, {_conversion(labels, 'coco')}")
     raise UserError(
         f"{path}: no data set is recognised: looked for dataset.yaml, {annotation_files('train')[0]}, crowdpose_train.json, "
         f"{_MPII['train'][0]}, joints.mat, train/image/0.npy and train/<class>/*.jpg"
     )
+
+
+def _conversion(path: Path, origin: str) -> str:
+    return f"`data convert {path} --from {origin} --to coco --out NEW` makes a set of it that trains"
 
 
 def _candidates(path: Path) -> list[Recognised]:

@@ -96,6 +96,8 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str, int]] = {
     "image": (lambda d: person(d, 0).update(image_id=999), "annotations of no image", 1),
     "crowd": (lambda d: person(d, 0).update(iscrowd="no"), "malformed annotations", 1),
     "id": (lambda d: person(d, 1).update(id=person(d, 0)["id"]), "`annotations` with the `id` of another", 1),
+    "no object": (lambda d: d["annotations"].append(5), "`annotations` that are no objects with an `id`", 1),
+    "no id": (lambda d: d["images"].append({"id": [1]}), "`images` that are no objects with an `id`", 1),
     "image id": (lambda d: d["images"].append(d["images"][0]), "`images` with the `id` of another", 1),
     "size": (lambda d: drop(d["images"][0], "width"), "images without `file_name`, `width` or `height`", 1),
     "list": (lambda d: d.update(images=[]), "files that are no COCO key-point documents", 1),
@@ -369,6 +371,12 @@ def test_what_is_no_data_set(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no data set is recognised"):
         examine(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"one in .*/set: give that folder"):
+        examine(tmp_path)
+    (tmp_path / "empty/labels.json").write_text("{}")
+    for path in (tmp_path / "empty", tmp_path / "empty/labels.json"):
+        with pytest.raises(UserError, match=r"labels\.json.*convert .*labels.json --from coco --to coco --out NEW"):
+            examine(path)
     with pytest.raises(UserError, match="no such file"):
         examine(tmp_path / "none")
     with pytest.raises(UserError, match="--task classification; it looks like --task pose --data coco"):
