@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
-from rpgmt.data.coco.annotations import AREA_RULE, are_numbers, check_lists, complete_annotation, is_box, read_json
+from rpgmt.data.coco.annotations import (
+    AREA_RULE,
+    are_numbers,
+    check_lists,
+    complete_annotation,
+    is_box,
+    keypoint_category,
+    read_json,
+)
+from rpgmt.data.coco.category import keypoint_set
 from rpgmt.data.coco.data_root import annotation_files
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import ALL, Part, count_text, safe_name, the_category
@@ -43,6 +53,11 @@ def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
     categories = [entry for entry in document["categories"] if entry.get("keypoints")]
     if not categories:
         raise UserError(f"{path}: no category has a list `keypoints` of names")
+    for entry in categories:
+        keypoint_category({**document, "categories": [entry]}, name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is inferred, training says
+            keypoint_set(entry, name)
     counts = {entry["id"]: len(entry["keypoints"]) for entry in categories}
     part, finder = Part(split, categories), ImageFinder(folders, path)
     for image in document["images"]:
@@ -55,11 +70,11 @@ def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
     finder.check()
     known, areas = {image["id"] for image in part.images}, 0
     for entry in document["annotations"]:
-        if entry.get("category_id") not in counts:
+        if not isinstance(number := entry.get("category_id"), int) or number not in counts:
             continue
         if not entry.get("area") and is_box(box := entry.get("bbox")):
             entry, areas = {**entry, "area": AREA_RULE * box[2] * box[3]}, areas + 1
-        part.annotations.append(complete_annotation(entry, counts[entry["category_id"]], known, name))
+        part.annotations.append(complete_annotation(entry, counts[number], known, name))
     if areas:
         notes.append(f"{path.name}: {count_text(areas, 'area')} missing: {AREA_RULE} · width · height of the box")
     if others := len(document["annotations"]) - len(part.annotations):
@@ -80,5 +95,9 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
             placer.place(part.files[image["id"]], out / "images" / part.split / image["file_name"])
         path = out / f"annotations/person_keypoints_{part.split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**part.document, "images": images}, allow_nan=False), encoding="utf-8")
+        try:
+            text = json.dumps({**part.document, "images": images}, allow_nan=False)
+        except ValueError as error:
+            raise UserError("a number of the source is not finite, which JSON does not have: mend it there") from error
+        path.write_text(text, encoding="utf-8")
     return out

@@ -81,6 +81,8 @@ def convert(
         raise UserError(f"`--out` is {out}: give a new or an empty folder, as nothing is overwritten")
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
+    if source.suffix == ".zip":
+        raise UserError(f"{source}: unpack it first, and give the folder")
     if images is not None and not images.is_dir():
         raise UserError(f"`--images` is {images}: no such folder")
     notes: list[str] = []

@@ -19,7 +19,18 @@ from xml.sax.saxutils import quoteattr
 
 from rpgmt.data.coco.annotations import are_numbers, read_json
 from rpgmt.data.convert.image_files import ImageFinder, Placer, image_size, near
-from rpgmt.data.convert.labels import DIGITS, Part, Point, box_round, category, count_text, safe_name, split_of, the_category
+from rpgmt.data.convert.labels import (
+    DIGITS,
+    Part,
+    Point,
+    box_round,
+    category,
+    count_text,
+    read_text,
+    safe_name,
+    split_of,
+    the_category,
+)
 from rpgmt.errors import UserError
 
 _HIDDEN = ("hidden", "occluded")
@@ -51,7 +62,7 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
         if file is None:
             continue
         sized = next((region for region in result if "original_width" in region), None)
-        width, height = (sized["original_width"], sized["original_height"]) if sized else image_size(file)
+        width, height = (int(sized["original_width"]), int(sized["original_height"])) if sized else image_size(file)
         number = part.add_image(title, width, height, file)
         for box, points in _people(result, names, (width, height), f"{path}: task {task.get('id')}"):
             if box is None and any(point[2] for point in points):
@@ -78,12 +89,25 @@ def _result(task: dict[str, Any], path: Path, notes: list[str]) -> list[dict[str
     result = done[0].get("result", []) if done else []
     if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
         raise UserError(f"{where}: `result` is to be a list of regions")
+    for region in result:
+        _check_region(region, where)
     return result
+
+
+def _check_region(region: dict[str, Any], where: str) -> None:
+    for key in ("id", "type", "parentID", "from_id", "to_id"):
+        if not isinstance(region.get(key), str | int | None):
+            raise UserError(f"{where}: `{key}` of a region is {region[key]!r}: give text")
+    if not isinstance(region.get("value", {}), dict):
+        raise UserError(f"{where}: region {region.get('id')}: `value` is {region['value']!r}: give an object")
+    size = [region[key] for key in ("original_width", "original_height") if key in region]
+    if size and (len(size) < 2 or not are_numbers(size) or min(size) < 1):
+        raise UserError(f"{where}: region {region.get('id')}: `original_width`, `original_height` are {size}: give pixels")
 
 
 def _value(region: dict[str, Any], keys: tuple[str, ...], where: str) -> list[float]:
     values = [region.get("value", {}).get(key) for key in keys]
-    if not are_numbers(values):
+    if not are_numbers(values) or not region.get("id"):
         raise UserError(f"{where}: region {region.get('id')}: {', '.join(keys)} are {values}: give percent of the image")
     return [float(value) for value in values]
 
@@ -100,7 +124,7 @@ def _names(regions: list[dict[str, Any]], path: Path) -> tuple[list[str], str]:
     names = list(dict.fromkeys(name for name in found if name))
     config = path.parent / "label_config.xml"
     if config.is_file():
-        text = config.read_text(encoding="utf-8").partition("<KeyPointLabels")[2].partition("</KeyPointLabels")[0]
+        text = read_text(config).partition("<KeyPointLabels")[2].partition("</KeyPointLabels")[0]
         listed = [_unquote(value) for value in re.findall(r"<Label\b[^>]*?\bvalue=(\"[^\"]*\"|'[^']*')", text)]
         names = [*listed, *(name for name in names if name not in listed)]
     if not names:

@@ -64,9 +64,15 @@ def _read(path: Path, split: str, images: Path | None, notes: list[str]) -> Part
         videos = [video["filename"] for video in labels["videos"]]
         people = [[_instance(one, categories) for one in found if one["type"] == "instance"] for *_, found in frames]
         predicted = sum(one["type"] != "instance" for *_, found in frames for one in found)
+        if not all(isinstance(number, int) and number >= 0 for video, frame, _ in frames for number in (video, frame)):
+            raise ValueError("a `video_idx` or `frame_idx` is no whole number from 0")
+        if any(not isinstance(name, str) for video in videos for name in (video if isinstance(video, list) else [video])):
+            raise ValueError("a `filename` is no text or list of texts")
         if any(not 0 <= video < len(videos) for video, *_ in frames):
             raise UserError(f"{path}: `video_idx` of a frame is beyond the {len(videos)} videos")
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"{path}: not SLEAP's labels as JSON: {type(error).__name__} {error}") from error
     files = _frame_files(path, videos, [(video, frame) for video, frame, _ in frames], images)
     part = Part(split, categories)

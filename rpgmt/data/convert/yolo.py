@@ -16,7 +16,7 @@ import yaml
 
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.convert.image_files import Placer, image_size, images_below
-from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, safe_name
+from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, read_text, safe_name
 from rpgmt.errors import UserError
 
 _LEAST = 0.5 / 10**DIGITS
@@ -96,7 +96,7 @@ def _images(given: Any, root: Path, path: Path) -> list[tuple[Path, str]]:
         if place.is_dir():
             found += [(file, file.relative_to(place).as_posix()) for file in images_below(place)]
         elif place.is_file():
-            lines = [line.strip() for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
             found += [(place.parent / line, Path(line).name) for line in lines]
         else:
             raise UserError(f"{path}: {place} is missing: give a folder of images or a text file that lists them")
@@ -119,7 +119,7 @@ def _read_image(part: Part, file: Path, name: str, dimensions: int, notes: list[
     if not labels.is_file():  # an image without people
         return
     count = len(part.categories[0]["keypoints"])
-    for line, text in enumerate(labels.read_text(encoding="utf-8").splitlines(), 1):
+    for line, text in enumerate(read_text(labels).splitlines(), 1):
         if not text.strip():
             continue
         where = f"{labels}, line {line}"

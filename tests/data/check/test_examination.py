@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from helpers.damage import damaged
 from helpers.image_folders import write_folders
 from helpers.labelled_set import random_document, write_set
 from helpers.people_files import write_coco, write_crowdpose, write_mpii
@@ -395,3 +397,23 @@ def test_the_sheet_shows_each_way_a_sample_is_seen(root: Path, tmp_path: Path) -
     labels, mirrored, training = cells[1], cells[2], cells[3]
     assert np.abs(labels[:, ::-1] - mirrored).mean() < 1
     assert np.abs(training - mirrored).mean() < 4 < np.abs(training - labels).mean()
+
+
+@pytest.mark.parametrize("first", range(0, 80, 20))
+def test_of_damaged_documents_it_refuses_those_that_training_refuses(root: Path, first: int) -> None:
+    path = root / "annotations/person_keypoints_train.json"
+    document = json.loads(path.read_text())
+    outcomes = set()
+    for seed in range(first, first + 20):
+        path.write_text(json.dumps(damaged(document, seed)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sigmas are inferred
+            try:
+                read_people("coco", root, "train")
+                refused = False
+            except UserError:
+                refused = True
+        report = examine(root)
+        assert bool(report.findings.refused) == refused, f"seed {seed}: {text_of(report)}"
+        outcomes.add(refused)
+    assert outcomes == {True, False}

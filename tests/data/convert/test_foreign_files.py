@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from helpers.damage import damaged
+from helpers.labelled_set import random_document, write_set
 
 from rpgmt.data.convert import cvat, deeplabcut, label_studio, sleap, yolo
 from rpgmt.data.convert.conversion import convert
@@ -387,3 +390,48 @@ def test_broken_sleap(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         sleap.read(tmp_path / "labels.json", None, [])
     assert "\n" not in str(error.value)
+
+
+DOCUMENTS = {"coco": "annotations/person_keypoints_train.json", "label-studio": "tasks.json", "sleap": "train.json"}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_of_damaged_documents_something_is_read_or_said(tmp_path: Path, name: str) -> None:
+    random = np.random.default_rng(0)
+    write_set(tmp_path / "source", {split: random_document(random, 2, least=1) for split in ("train", "val")})
+    convert(tmp_path / "source", tmp_path / "set", origin="coco", target=name)
+    path = tmp_path / "set" / DOCUMENTS[name]
+    document, said = json.loads(path.read_text()), []
+    for seed in range(40):
+        path.write_text(json.dumps(damaged(document, seed)))
+        try:
+            convert(tmp_path / "set", tmp_path / f"out{seed}", origin=name, target="coco", link=True)
+        except UserError as error:
+            said.append(str(error))
+    assert 0 < len(said) < 40
+    assert not any("\n" in line for line in said)
+
+
+def test_slp_needs_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sleap_io", None)
+    (tmp_path / "labels.slp").write_bytes(b"\x89HDF")
+    with pytest.raises(UserError, match="pip install sleap-io"):
+        sleap.read(tmp_path / "labels.slp", None, [])
+
+
+def test_an_image_of_which_there_are_two_is_asked_for(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        image(tmp_path / folder / "cat.jpg")
+    result = [key_point("nose", "p1", 50, 50)]
+    path = write_tasks(tmp_path, result, name="http://else.where/x/cat.jpg")
+    (tmp_path / "images/cat.jpg").unlink()
+    with pytest.raises(UserError, match="may be .*--images"):
+        label_studio.read(path, None, [])
+    (part,) = label_studio.read(path, tmp_path / "b", [])
+    assert part.files == {1: tmp_path / "b/cat.jpg"}
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "export.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match="unpack it"):
+        convert(tmp_path / "export.zip", tmp_path / "out", origin="cvat", target="coco")
