@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from rpgmt.data.catalog import IMAGE_SETS, read_multitask_set, read_people
 from rpgmt.data.check import people as people_checks
 from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance
 from rpgmt.data.check.findings import Findings
-from rpgmt.data.check.image_files import Digests, check_images, compare_splits
+from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
 from rpgmt.data.check.recognition import Recognised, recognise
 from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
 from rpgmt.data.coco.data_root import annotation_files, find_file
@@ -240,7 +241,7 @@ class _Examination:
         counter = LabelCount(labelled, self.findings)
         self.report.counts[self.split] = counts
         files = []
-        for entry in entries:
+        for entry in tracked(entries, len(entries), f"{self.split} labels", sys.stderr, self.progress):
             counter.add(entry)
             files.append((self._image_file(labelled, entry), partial(labelled.regions.read_image, entry)))
         digests = check_images(files, self.findings, f"{self.split} images", progress=self.progress)

@@ -425,7 +425,7 @@ def test_an_image_of_which_there_are_two_is_asked_for(tmp_path: Path) -> None:
     result = [key_point("nose", "p1", 50, 50)]
     path = write_tasks(tmp_path, result, name="http://else.where/x/cat.jpg")
     (tmp_path / "images/cat.jpg").unlink()
-    with pytest.raises(UserError, match="may be .*--images"):
+    with pytest.raises(UserError, match=r"may be .*--images"):
         label_studio.read(path, None, [])
     (part,) = label_studio.read(path, tmp_path / "b", [])
     assert part.files == {1: tmp_path / "b/cat.jpg"}
