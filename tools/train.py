@@ -48,10 +48,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         run_folder.check_same_run(folder, config)
     if config.train.init_from is not None and not config.train.resume:
         read_config(config.train.init_from)
-    drawn = config.data.name == "synthetic"
-    data = f"{config.data.name} data from {config.data.root}"
-    people = f"people, which are drawn once and kept in {config.data.root}"
-    tell(f"building the network, reading {people if drawn else data}")
+    drawn = "people (drawn once, kept there)" if config.data.name == "synthetic" else config.data.name
+    tell(f"building the network, reading {drawn} in {config.data.root}")
     task = tasks[name].build(config)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
