@@ -99,7 +99,7 @@ def facts(run: Run) -> dict[str, str]:
         "steps": f"{record['steps']:,}" if "steps" in record else None,
         "time": duration(record["seconds"]) if "seconds" in record else None,
         "hardware": _hardware(record.get("hardware")),
-        "optimizer": _words({key: train[key] for key in ("optimizer", "lr", "batch_size", "precision") if key in train}),
+        "training": _words({key: train[key] for key in ("optimizer", "lr", "batch_size", "precision") if key in train}),
         "versions": _words(record.get("versions", {})),
     }
     return {name: str(value) for name, value in found.items() if value not in (None, "")}

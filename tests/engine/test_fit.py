@@ -62,7 +62,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(task, config(out, ema=0.9), summary=summary) == out
     assert (torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGINT)) == before
 
-    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "checkpoints", "curves.png"}
+    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "checkpoints", "curves.png", "report.html"}
     assert names | {next(out.glob("events*")).name} == {path.name for path in out.iterdir()}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -71,7 +71,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert from_dict(type(config(out)), saved).train.ema == 0.9
 
     metrics = json.loads((out / "metrics.json").read_text())
-    keys = {"task", "val", "parameters", "bytes", "macs", "data", "seed", "steps", "seconds", "versions"}
+    keys = {"task", "val", "parameters", "bytes", "macs", "data", "seed", "steps", "seconds", "versions", "hardware"}
     assert metrics.keys() == keys
     assert metrics["steps"] == 3 * PER_EPOCH
     assert metrics["val"]["never"] is None
