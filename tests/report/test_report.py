@@ -364,12 +364,12 @@ def test_bad_input_is_one_line(pose: Path, tmp_path: Path, capsys: pytest.Captur
 
 def test_help_comes_at_once_and_loads_nothing() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import runpy; sys.argv = ['report.py', '--help']\n"
+        "import sys, time, runpy; sys.argv = ['report.py', '--help']\n"
         "try:\n    runpy.run_path(r'{path}', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert not {{'torch', 'cv2', 'matplotlib'}} & sys.modules.keys(), 'heavy'\n"
-        "print('seconds', time.perf_counter() - start)"
+        "print('seconds', time.process_time())"
     ).format(path=ROOT / "tools" / "report.py")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert float(done.stdout.split()[-1]) < 1
+    assert float(done.stdout.split()[-1]) < 1  # of work: the machine may be busy with other tests
