@@ -29,7 +29,7 @@ class Normals(Head):
     channels = 3
     higher: Mapping[str, bool] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
     main, score = "mean", "within_30"
-    figure, figure_higher = "mean angle, degrees", False
+    figure, figure_higher = "mean angle in degrees", False
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return normals_cosine(self._normals(output, batch), batch[self.name])
