@@ -62,7 +62,8 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(task, config(out, ema=0.9), summary=summary) == out
     assert (torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGINT)) == before
 
-    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints", "curves.png"}
+    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints"}
+    names |= {"curves.png", "report.html"}
     assert names | {next(out.glob("events*")).name} == {path.name for path in out.iterdir()}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -72,6 +73,7 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     metrics = json.loads((out / "metrics.json").read_text())
     keys = {"task", "val", "best", "parameters", "bytes", "macs", "data", "seed", "steps", "ended", "seconds", "versions"}
+    keys |= {"hardware"}
     assert metrics.keys() == keys
     assert metrics["ended"] == {"by": "length", "epochs": 3, "max_steps": None, "patience": None}
     assert metrics["steps"] == 3 * PER_EPOCH
