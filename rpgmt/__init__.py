@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rpgmt.engine.model_file import load_model as load
+    from rpgmt.prediction.predictor import Predictor
     from rpgmt.rpg.bake import bake
     from rpgmt.rpg.bank import Bank, defer_gradients
     from rpgmt.rpg.convert import convert
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bank",
+    "Predictor",
     "RPGConv2d",
     "RPGConvTranspose2d",
     "RPGLinear",
@@ -29,6 +31,7 @@ __all__ = [
 
 _HOMES = {
     "Bank": "rpgmt.rpg.bank:Bank",
+    "Predictor": "rpgmt.prediction.predictor:Predictor",
     "RPGConv2d": "rpgmt.rpg.layers:RPGConv2d",
     "RPGConvTranspose2d": "rpgmt.rpg.layers:RPGConvTranspose2d",
     "RPGLinear": "rpgmt.rpg.layers:RPGLinear",
@@ -39,6 +42,10 @@ _HOMES = {
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+Lines = dict[str, list[tuple[float, float]]]
+"""The curves of one plot by their names: points (step, value)."""
 
 # Left and right of the person, and what joins or lies between them (RGB); told apart by the colour-blind too.
 LEFT, RIGHT, MIDDLE = (64, 160, 255), (255, 128, 32), (90, 220, 110)
@@ -45,6 +47,28 @@ def draw_pose(
         uint8 RGB, (scale·H, scale·W, 3).
     """
     canvas = _resize(image, (image.shape[1] * scale, image.shape[0] * scale), cv2.INTER_CUBIC)
+    points = np.array(keypoints, np.float64)
+    points[:, :2] = (points[:, :2] + 0.5) * scale - 0.5
+    paint_pose(canvas, points, skeleton, flip_pairs=flip_pairs, extent=max(canvas.shape[:2]), threshold=threshold)
+    return canvas
+
+
+def paint_pose(
+    canvas: Image,
+    keypoints: NDArray[Any],
+    skeleton: Sequence[tuple[int, int]],
+    *,
+    flip_pairs: Sequence[tuple[int, int]] = (),
+    extent: float,
+    threshold: float = 0.0,
+) -> None:
+    """Paint one person's skeleton onto ``canvas``, as `draw_pose` does.
+
+    Args:
+        canvas: uint8 RGB, (H, W, 3); changed in place.
+        keypoints, skeleton, flip_pairs, threshold: see `draw_pose`, in pixels of ``canvas``.
+        extent: pixels that the person or the picture of it measures along its longer side: lines and dots go by it.
+    """
     points = np.asarray(keypoints, np.float64)
     values = points[:, 2]
     is_visibility = bool(np.isin(values, (0, 1, 2)).all())
@@ -62,11 +86,10 @@ def draw_pose(
 
     # OpenCV's shift gives sub-pixel positions; clipping keeps far-away points inside its integers.
     shift = 4
-    places = np.clip((points[:, :2] + 0.5) * scale - 0.5, -(10**6), 10**6)
+    places = np.clip(points[:, :2], -(10**6), 10**6)
     places = np.where(drawn[:, None], places, 0)
     fixed = np.rint(places * 2**shift).astype(int)
-    size = max(canvas.shape[:2])
-    width, radius = max(1, round(size / 130)), max(1.5, size / 85)
+    width, radius = max(1, round(extent / 130)), max(1.5, extent / 85)
 
     def limbs(target: Image, which: bool, line_width: int, ink: tuple[int, int, int] | None) -> None:
         for a, b in skeleton:
@@ -74,9 +97,10 @@ def draw_pose(
                 start, end = tuple(map(int, fixed[a])), tuple(map(int, fixed[b]))
                 cv2.line(target, start, end, ink or colour(a, b), line_width, cv2.LINE_AA, shift)
 
-    pale = canvas.copy()  # what is hidden shows through
-    limbs(pale, True, width, None)
-    cv2.addWeighted(pale, 0.5, canvas, 0.5, 0, dst=canvas)
+    if hidden.any():
+        pale = canvas.copy()  # what is hidden shows through
+        limbs(pale, True, width, None)
+        cv2.addWeighted(pale, 0.5, canvas, 0.5, 0, dst=canvas)
     outlined = width > 1  # on a small picture an outline would be wider than the limb
     if outlined:
         limbs(canvas, False, width + 2, _INK)
@@ -90,7 +114,6 @@ def draw_pose(
             cv2.circle(canvas, centre, r, colour(k), -1, cv2.LINE_AA, shift)
             if outlined:
                 cv2.circle(canvas, centre, r, _INK, 1, cv2.LINE_AA, shift)
-    return canvas
 
 
 def colorize(
@@ -235,16 +258,7 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with open(metrics_csv, newline="", encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    axis = "step" if table and "step" in table[0] else "epoch"
-    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}  # "val/AP" -> {"stage 1": [(step, value), ...]}
-    for row in table:
-        for column, cell in row.items():
-            if column in ("step", "epoch", "seconds", None) or not cell or not row.get(axis):
-                continue
-            panel, line = _split_stage(column)
-            panels.setdefault(panel, {}).setdefault(line, []).append((float(row[axis]), float(cell)))
+    axis, panels = read_curves(metrics_csv)
     if not panels:
         raise ValueError(f"{metrics_csv} holds no curves: it needs a column step or epoch, and values")
 
@@ -253,11 +267,9 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     figure = Figure(figsize=(4.2 * across, 2.9 * down), dpi=100, layout="constrained")
     plots = figure.subplots(down, across, squeeze=False).flat
     stages = sorted({line for lines in panels.values() for line in lines if line.startswith("stage")}, key=_natural)
-    for plot, (panel, lines) in zip(plots, sorted(panels.items(), key=lambda item: _order(item[0])), strict=False):
-        if any(line and lines[line] == lines.get("") for line in lines):
-            del lines[""]  # the last stage's under another name
-        for line in sorted(lines, key=_natural):
-            points = np.array(sorted(lines[line]))
+    for plot, (panel, lines) in zip(plots, panels.items(), strict=False):
+        for line in lines:
+            points = np.array(lines[line])
             # Stages from light to dark: the later, the darker. What belongs to no stage is black.
             tint = 0.25 + 0.75 * (stages.index(line) + 1) / len(stages) if line in stages else None
             style: dict[str, Any] = {"color": "black"} if tint is None else {"color": _viridis(1 - tint)}
@@ -276,6 +288,32 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3])
+
+
+def read_curves(metrics_csv: Path | str) -> tuple[str, dict[str, Lines]]:
+    """The curves of a `metrics.csv`, in the order in which they are drawn.
+
+    Args:
+        metrics_csv: as of `plot_curves`.
+
+    Returns:
+        What they run over, step or epoch; and for each plot, e.g. ``val/AP``, its lines, e.g. ``stage 1``, or "" alone.
+    """
+    with open(metrics_csv, newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    axis = "step" if table and "step" in table[0] else "epoch"
+    panels: dict[str, Lines] = {}
+    for row in table:
+        for column, cell in row.items():
+            if column in ("step", "epoch", "seconds", None) or not cell or not row.get(axis):
+                continue
+            panel, line = _split_stage(column)
+            panels.setdefault(panel, {}).setdefault(line, []).append((float(row[axis]), float(cell)))
+    for lines in panels.values():
+        if any(line and lines[line] == lines.get("") for line in lines):
+            del lines[""]  # the last stage's under another name
+    inside = {panel: {line: sorted(lines[line]) for line in sorted(lines, key=_natural)} for panel, lines in panels.items()}
+    return axis, {panel: inside[panel] for panel in sorted(inside, key=_order)}
 
 
 def _split_stage(column: str) -> tuple[str, str]:

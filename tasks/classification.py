@@ -21,13 +21,16 @@ from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from rpgmt.data.image_classification import ClassifiedImages, ImageAugmentation
     from rpgmt.data.sets.image_classes import ImageSet
+    from rpgmt.prediction.meaning import Reading
 
 SHOWN = 16
 """Images in `predictions.png`."""
+SHOWN_OF_A_RANK = 5
+"""Images of each rank in the gallery."""
 
 
 @config_class
@@ -180,6 +183,15 @@ class ClassificationTask(Task):
         return dataclasses.replace(self.config, data=data)
 
     @property
+    def reading(self) -> Reading:
+        from rpgmt.models.classifier import HEAD
+        from rpgmt.prediction.meaning import ImageLogits, Reading
+
+        data = self.val_data
+        heads = {HEAD: ImageLogits(classes=data.classes)}
+        return Reading(input_size=self.config.model.input_size, cut=data.cut, padding=1.0, heads=heads)
+
+    @property
     def metric_label(self) -> str:
         return f"{self._data.title} {self._data.val_split}"
 
@@ -199,34 +211,52 @@ class ClassificationTask(Task):
         total = cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing, reduction="sum")
         return {"class": (total, torch.tensor(len(labels)))}
 
-    def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, int]]:
-        """For each image its `index`, its `found` class, and the `rank` of its true one, from 0."""
+    def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, Any]]:
+        """For each image its `index`, its `found` class, and the `rank` of its true one, from 0, and how `sure` that is."""
         from rpgmt.metrics.ranks import ranks
 
         logits = _logits(outputs)
-        columns = (batch["index"], logits.argmax(1), ranks(logits, batch["label"]))
+        sure = logits.softmax(1).gather(1, batch["label"][:, None])[:, 0]
+        columns = (batch["index"], logits.argmax(1), ranks(logits, batch["label"]), sure)
         rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [{"index": index, "found": found, "rank": rank} for index, found, rank in rows]
+        return [{"index": index, "found": found, "rank": rank, "sure": sure} for index, found, rank, sure in rows]
 
-    def metrics(self, predictions: Sequence[dict[str, int]]) -> dict[str, float | None]:
+    def metrics(self, predictions: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         """`top1` and `top5`: how many of the images have their class among the first and first five. Of 5 classes all have."""
         from rpgmt.metrics.ranks import top_k
 
         found = [record["rank"] for record in predictions]
         return {"top1": top_k(found, 1), "top5": top_k(found, 5) if self.config.model.classes > 5 else None}
 
-    def draw(self, predictions: Sequence[dict[str, int]], folder: Path) -> None:
+    def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:
         """Writes `predictions.png`: images of the validation set with what they were taken for."""
         from rpgmt.visualize import contact_sheet, save_png, write_caption
 
-        data = self.val_data
         records = sorted(predictions, key=lambda record: record["index"])
-        cells = []
-        for record in records[:: max(1, len(records) // SHOWN)][:SHOWN]:
-            found, true = (data.classes[number] for number in (record["found"], int(data.labels[record["index"]])))
-            text = found if found == true else f"{found}, is {true}"
-            cells.append(write_caption(data.picture(record["index"]), text))
+        few = records[:: max(1, len(records) // SHOWN)][:SHOWN]
+        cells = [write_caption(self.val_data.picture(record["index"]), self._says(record)) for record in few]
         save_png(folder / "predictions.png", contact_sheet([cells[i : i + 4] for i in range(0, len(cells), 4)]))
+
+    def draw_gallery(self, predictions: Sequence[dict[str, Any]], model: nn.Module, folder: Path) -> None:
+        """Images by how sure the network is of their true class."""
+        import numpy as np
+
+        from rpgmt.report import gallery
+
+        records = sorted(predictions, key=lambda record: record["index"])
+        sure = np.array([record["sure"] for record in records])
+        rows = []
+        for rank, places in gallery.ranked(sure, SHOWN_OF_A_RANK, higher=True).items():
+            shown = [(self._says(records[i]), self.val_data.picture(records[i]["index"]), sure[i]) for i in places]
+            rows.append(gallery.Row(rank, "", [gallery.Picture(*picture) for picture in shown]))
+        figure = "probability of the true class"
+        gallery.write([gallery.group("class", figure, True, sure[:, None], rows, {}, folder)], folder)
+
+    def _says(self, record: dict[str, Any]) -> str:
+        found, true = (
+            self.val_data.classes[number] for number in (record["found"], int(self.val_data.labels[record["index"]]))
+        )
+        return found if found == true else f"{found}, is {true}"
 
 
 def _logits(outputs: Outputs) -> Tensor:

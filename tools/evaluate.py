@@ -79,6 +79,7 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     if arguments.pictures:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         task.draw(found.predictions, arguments.pictures)
+        task.draw_gallery(found.predictions, model, arguments.pictures / "gallery")
         print(f"written: {arguments.pictures}")
     return 0
 
@@ -94,7 +95,7 @@ def _parser(prog: str) -> cli.Parser:
     parser.add_argument(
         "--save-results", type=Path, metavar="FILE", help="write what the last stage finds, in COCO's result format"
     )
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png here")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png and a gallery here")
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the metrics here, too")
     return parser
 

@@ -67,7 +67,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     try:
-        out = fit(task, task.resolved(), summary=summary, tell=tell)
+        out = fit(task, task.resolved(), summary=summary, command=command("train", prog, *argv), tell=tell)
     except Interrupted as stop:
         what = "results are" if (stop.folder / "metrics.json").is_file() else "the last checkpoint is"
         print(f"interrupted; {what} in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)

@@ -27,3 +27,10 @@ def make_codec(name: CodecName, input_size: tuple[int, int], stride: int, sigma:
     if name == "heatmap":
         return Heatmap(**sizes, maps="logits" if logits else "values")
     return Udp(**sizes) if name == "udp" else Msra(**sizes, dark=name == "dark")
+
+
+def codec_name(codec: Codec) -> CodecName:
+    """The name by which `make_codec` makes a codec of this kind."""
+    if isinstance(codec, Msra):
+        return "dark" if codec.dark else "msra"
+    return "udp" if isinstance(codec, Udp) else "heatmap"

@@ -11,6 +11,9 @@ import numpy as np
 Box = tuple[float, float, float, float]
 """x, y, w, h in pixels of the image."""
 
+WHOLE_IMAGES = "whole images"
+"""`Regions.boxes` of samples that are images as they are."""
+
 Entry = dict[str, Any]
 """An image of a set as COCO's documents have it: `id`, `width`, `height`, and what the set needs to find its files."""
 
@@ -57,4 +60,4 @@ def whole_images(images: Sequence[Entry], read_image: Callable[..., np.ndarray],
         read_image, name: as of `Regions`.
     """
     regions = [Region(image, (0.0, 0.0, float(image["width"]), float(image["height"]))) for image in images]
-    return Regions(name=name, boxes="whole images", regions=regions, read_image=read_image)
+    return Regions(name=name, boxes=WHOLE_IMAGES, regions=regions, read_image=read_image)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import platform
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -39,6 +41,15 @@ def pick_device(name: str) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("`device` is mps: this machine has none; give cpu, or auto")
     return name
+
+
+def hardware(device: torch.device, processes: int) -> dict[str, Any]:
+    """What a run computes on, for its record: the device's and the processor's names, processes, cores of the machine."""
+    processor = platform.machine()
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:  # Linux says it there alone
+        processor = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), processor)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"device": name, "processes": processes, "processor": processor, "cores": os.cpu_count()}
 
 
 def pick_precision(name: str, device: str) -> str:

@@ -27,7 +27,7 @@ from rpgmt.data.loader import ResumableLoader, validation_loader
 from rpgmt.engine import run_folder
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
 from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
-from rpgmt.engine.device import chosen_algorithms, for_this_machine, make_fabric, share_buffers, synchronise_norms
+from rpgmt.engine.device import chosen_algorithms, for_this_machine, hardware, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
 from rpgmt.engine.joint_losses import LossLog, NonFiniteLossError, joint_losses
@@ -40,6 +40,7 @@ from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
+from rpgmt.report.page import write_report
 from rpgmt.rpg.bank import defer_gradients
 from rpgmt.visualize import plot_curves
 
@@ -67,6 +68,7 @@ def fit(
     config: DataclassInstance,
     *,
     summary: Mapping[str, Any] | None = None,
+    command: str | None = None,
     tell: Callable[[str], None] = lambda what: None,
 ) -> Path:
     """Train ``task.model`` and return the run folder.
@@ -86,6 +88,7 @@ def fit(
         config: a dataclass with ``train: TrainConfig`` and what else makes the run; saved in the run folder (as config.yaml,
             and in the model file), without ``out`` and ``resume``, and with this machine's precision for ``auto``.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
+        command: the line that started this, for `commands.txt`; None for none.
         tell: is called with what begins now, in words, where it may take some seconds.
 
     Raises:
@@ -100,7 +103,7 @@ def fit(
     # The first process starts the others when it has taken the folder: they do not ask whether it is free.
     first = fabric.is_global_zero
     with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
-        training = Training(task, config, fabric, balancer, folder, summary or {})
+        training = Training(task, config, fabric, balancer, folder, summary or {}, command)
         if training.finished:
             training.say(run_folder.finished_line(folder, train, whole=training.loader.batch % train.accumulate == 0))
             return folder.path
@@ -245,7 +248,9 @@ class Training:
         balancer: Balancer,
         folder: RunFolder,
         summary: Mapping[str, Any],
+        command: str | None = None,
     ) -> None:
+        self.command = command
         self.task, self.fabric, self.balancer, self.folder, self.summary = task, fabric, balancer, folder, summary
         self.train = train = config.train  # type: ignore[attr-defined]
         self.first = fabric.is_global_zero
@@ -290,6 +295,8 @@ class Training:
         """
         if self.first:
             run_folder.write_config(self.folder, self.config, self.task.name)
+            if self.command:
+                run_folder.note_command(self.folder, self.command, self.done)
         for remark in self.plan.remarks:
             self.say(f"note: {remark}")
         self.fabric.launch()
@@ -366,10 +373,12 @@ class Training:
             self.step.ema.copy_to_model()
 
     def draw(self) -> None:
-        """Draw what the last validation found, and the curves."""
+        """Draw what the last validation found, and the curves; and the report of it all."""
         if self.validation is not None:
             self.task.draw(self.validation.predictions, self.folder.path)
+            self.task.draw_gallery(self.validation.predictions, self.task.model, self.folder.gallery)
             plot_curves(self.folder.table, self.folder.path / "curves.png")
+            write_report([self.folder.path], self.folder.report)
 
     def say(self, text: str) -> None:
         """Print a line in the first process."""
@@ -446,6 +455,7 @@ class Training:
             "best": {"metric": self.task.monitor, "value": self.best, "step": self.best_step},
             **self.summary,
             "seed": self.train.seed,
+            "hardware": hardware(self.fabric.device, self.fabric.world_size),
             "steps": self.done,
             "ended": run_folder.ended(self.ended_by, self.train),
             "seconds": round(self._seconds(), 1),
@@ -459,7 +469,8 @@ class Training:
         self.record.row({"epoch": epochs, "step": self.done, "seconds": round(self._seconds(), 2)}, values)
 
     def _save_model(self, path: Path) -> None:
-        save_model(path, self.task.model, {"task": self.task.name, **to_dict(self.config)})
+        config = {"task": self.task.name, **to_dict(self.config)}
+        save_model(path, self.task.model, config, self.task.reading)
 
     def _save(self, path: Path) -> None:
         state = {

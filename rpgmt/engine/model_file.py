@@ -24,6 +24,7 @@ from rpgmt.errors import UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
+from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bank import Bank
 
 FORMAT = "rpgmt-1"
@@ -37,7 +38,7 @@ NAMES: Mapping[Weights, str] = {"last": NAME, "best": "best.safetensors"}
 _OF_HEADS = re.compile(r"heads\.|feedback\.\d+\.predictions\.|fc\.")
 
 
-def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading: Reading | None = None) -> None:
     """Writes a model with the config that builds it.
 
     Args:
@@ -45,6 +46,7 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
         model: A network that `rpgmt.models.build(config["model"])` makes. A parameter that several modules share is written
             once, under its first name.
         config: The resolved config as plain data; must hold "model".
+        reading: What the network is given and what its outputs mean, for prediction.
     """
     banks = {name: module.get_extra_state().tolist() for name, module in model.named_modules() if isinstance(module, Bank)}
     metadata = {
@@ -52,6 +54,8 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
         "config": json.dumps(config),
         "placement": json.dumps({name: {"version": s[0], "checksum": s[3]} for name, s in banks.items()}),
     }
+    if reading is not None:
+        metadata["reading"] = reading.to_json()
     part = path.with_name(path.name + ".part")
     save_file({name: tensor.contiguous() for name, tensor in _once(model).items()}, part, metadata)
     mask = os.umask(0)
@@ -124,19 +128,41 @@ def read_config(path: Path | str, weights: Weights = "last") -> dict[str, Any]:
         UserError: There is no such file, or it is not a model file.
     """
     file = model_path(path, weights)
-    try:
-        with safe_open(file, "pt") as handle:
-            metadata = handle.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is not a model file ({_fault(error)}): give a run folder or its {NAME}") from error
-    if metadata.get("format") != FORMAT:
-        raise UserError(f"{file} has format {metadata.get('format')!r}, not {FORMAT!r}: give the {NAME} of a run of rpgmt")
+    metadata = _metadata(file)
     try:
         config: dict[str, Any] = json.loads(metadata["config"])
         config["model"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise UserError(f"{file} has no config of a model in its header: train the model again") from error
     return config
+
+
+def read_reading(path: Path | str, weights: Weights = "last") -> Reading:
+    """What the network of a run folder or model file is given, and what its outputs mean.
+
+    Args:
+        path: Run folder or model file.
+        weights: Which of a run folder's.
+
+    Raises:
+        UserError: There is no such file, it is not a model file, or it does not say.
+    """
+    file = model_path(path, weights)
+    text = _metadata(file).get("reading")
+    if text is None:
+        raise UserError(f"{file} does not say what its outputs mean, as files of version 0.1 do not: train it again to predict")
+    return Reading.from_json(text, str(file))
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, "pt") as handle:
+            metadata: dict[str, str] = handle.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is not a model file ({_fault(error)}): give a run folder or its {NAME}") from error
+    if metadata.get("format") != FORMAT:
+        raise UserError(f"{file} has format {metadata.get('format')!r}, not {FORMAT!r}: give the {NAME} of a run of rpgmt")
+    return metadata
 
 
 def model_path(path: Path | str, weights: Weights = "last") -> Path:

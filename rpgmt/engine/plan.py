@@ -18,7 +18,7 @@ class Plan:
         batches: of the whole run.
         steps: of the optimizer; the last one may have fewer batches than the others.
         val_every: epochs from one validation to the next. It is the config's where an epoch has some steps. Of a few images
-            an epoch is a step or two, and validations would take longer than training: there are at least 50 steps, or a
+            an epoch is a step or two, and validations would take longer than training: there are at least 20 steps, or a
             tenth of the run where that is less, from one to the next.
         remarks: what is another way than the config has it, or not as it was meant, a line each.
     """
@@ -41,7 +41,7 @@ def make_plan(train: TrainConfig, batches_per_epoch: int) -> Plan:
     if train.accumulate > batches:
         raise UserError(f"`accumulate` is {train.accumulate}: the whole run has {batches} batches; give at most so many")
     steps = math.ceil(batches / train.accumulate)
-    between = min(50, math.ceil(steps / 10))
+    between = min(20, math.ceil(steps / 10))
     val_every = max(train.val_every, math.ceil(between * train.accumulate / batches_per_epoch))
 
     remarks = []

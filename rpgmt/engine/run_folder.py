@@ -8,7 +8,10 @@ OUT/checkpoints/last.ckpt  all that training needs to go on
 OUT/checkpoints/best.ckpt  the same, at the best validation
 OUT/model.safetensors      the whole model as the run left it
 OUT/best.safetensors       the whole model of the best validation
+OUT/commands.txt           the commands that started the run and went on with it
 OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.png) lies beside it
+OUT/gallery/               pictures of the best, the middle and the worst predictions
+OUT/report.html            all of it in one page (`rpgmt.report`)
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -63,6 +68,18 @@ class RunFolder:
     @property
     def table(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def commands(self) -> Path:
+        return self.path / "commands.txt"
+
+    @property
+    def gallery(self) -> Path:
+        return self.path / "gallery"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def last(self) -> Path:
@@ -197,6 +214,21 @@ def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -
     """Write config.yaml, and make the folders."""
     folder.last.parent.mkdir(parents=True, exist_ok=True)
     folder.config.write_text(to_yaml(config, task=task_name), encoding="utf-8")
+
+
+def note_command(folder: RunFolder, command: str, step: int) -> None:
+    """Add to commands.txt, as a comment, when the run is started or gone on with, and the command."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    with folder.commands.open("a", encoding="utf-8") as file:
+        file.write(f"# {now}, at step {step}\n{command}\n")
+
+
+def read_commands(folder: RunFolder) -> list[tuple[str, str]]:
+    """When, and the command, of commands.txt; none where there is no such file."""
+    if not folder.commands.is_file():
+        return []
+    text = folder.commands.read_text(encoding="utf-8")
+    return [(when, command.strip()) for when, command in re.findall(r"^# (.*)\n((?:(?!# ).*\n?)+)", text, re.MULTILINE)]
 
 
 def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from rpgmt.errors import UserError
 if TYPE_CHECKING:  # the command line imports the tasks, and is not to wait for torch
     from torch import Tensor, nn
 
+    from rpgmt.prediction.meaning import Reading
+
 Batch = dict[str, Any]
 """Samples collated by torch's default rule: a tensor (B, …) for each key."""
 
@@ -87,6 +89,11 @@ class Task(abc.ABC):
         """What the metrics are over, for the titles of tables, e.g. ``coco val, gt boxes``."""
         return self.name
 
+    @property
+    def reading(self) -> Reading | None:
+        """What the model is given and what its outputs mean, for prediction; None, the default: nobody predicts with it."""
+        return None
+
     def data_summary(self) -> dict[str, Any]:
         """Return what the run is trained and validated on, for `metrics.json`; training data are read for it."""
         return {"train_samples": len(self.train_data), "val_samples": len(self.val_data)}
@@ -128,6 +135,15 @@ class Task(abc.ABC):
 
     def draw(self, predictions: list[Any], folder: Path) -> None:  # noqa: B027 - a task may have nothing to draw
         """Write pictures of the last validation's predictions to the run folder; by default none."""
+
+    def draw_gallery(self, predictions: list[Any], model: nn.Module, folder: Path) -> None:  # noqa: B027 - as above
+        """Write pictures of the best, the middle and the worst predictions to a folder, see `rpgmt.report.gallery`.
+
+        Args:
+            predictions: of the last validation.
+            model: with whose weights it was made; it is left as it is.
+            folder: is made if there is something to draw.
+        """
 
     def save_results(self, predictions: list[Any], path: Path) -> None:
         """Write predictions to a file in the format of the field."""

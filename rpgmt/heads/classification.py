@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from rpgmt.heads.head import Batch, Head, to_numpy
 from rpgmt.heads.segmentation import class_frequencies
 from rpgmt.losses.dense import classes_cross_entropy
 from rpgmt.metrics.dense import confusion
+from rpgmt.prediction.meaning import ImageLogits, class_logits
 from rpgmt.visualize import write_caption
 
 
@@ -30,16 +32,21 @@ class Classification(Head):
     higher: Mapping[str, bool] = {"accuracy": True, "mean_accuracy": True}
     main = score = "accuracy"
     detailed = True
+    figure = "probability of the true class"
 
     def __init__(self, name: str, classes: Sequence[str]) -> None:
         super().__init__(name)
         self.classes, self.channels = tuple(classes), len(classes)
 
+    @property
+    def meaning(self) -> ImageLogits:
+        return ImageLogits(classes=self.classes)
+
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        return classes_cross_entropy(_logits(output), batch[self.name])
+        return classes_cross_entropy(class_logits(output), batch[self.name])
 
     def measure(self, output: Tensor, batch: Batch) -> NDArray[np.int64]:
-        return confusion(_logits(output).argmax(1), batch[self.name], self.channels)
+        return confusion(class_logits(output).argmax(1), batch[self.name], self.channels)
 
     def metrics(self, measured: Sequence[NDArray[np.int64]]) -> dict[str, float | None]:
         """Accuracy over images, and its mean over the classes that occur."""
@@ -53,19 +60,20 @@ class Classification(Head):
             **{f"accuracy:{name}": value for name, value in zip(self.classes, each, strict=True)},
         }
 
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        labels = batch[self.name][:, None].long()
+        found = class_logits(output).softmax(1).gather(1, labels.clamp(min=0))
+        return found.where(labels >= 0, torch.nan)
+
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The most frequent class."""
         return class_frequencies((batch[self.name] for batch in batches), self.channels)[:, None, None]
 
     def shown(self, output: Tensor, batch: Batch) -> list[NDArray[Any]]:
-        return to_numpy(_logits(output).argmax(1))
+        return to_numpy(class_logits(output).argmax(1))
 
     def truth(self, sample: Mapping[str, Any]) -> NDArray[Any]:
         return np.array(sample[self.name])
 
     def draw(self, image: NDArray[np.uint8], shown: NDArray[Any]) -> NDArray[np.uint8]:
         return write_caption(image, self.classes[int(shown)] if shown >= 0 else "not known")
-
-
-def _logits(output: Tensor) -> Tensor:
-    return output.float().mean((2, 3))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rpgmt.errors import UserError
+from rpgmt.prediction.meaning import AnyMeaning
 
 Batch = dict[str, Any]
 
@@ -32,6 +33,9 @@ class Head(abc.ABC):
         main: the one of them that stands for the task where each has one.
         score: the metric from 0 to 1, higher is better, by which models are chosen; of several tasks, by its mean.
         detailed: whether `main` is also known of each class or key point, as `main:NAME`.
+        parts: the names of what a sample's `quality` is made of, e.g. of key points; of one figure a sample, none.
+        figure: what `quality` measures, for people, e.g. "OKS".
+        figure_higher: whether a higher one is the better one.
     """
 
     channels: int
@@ -39,9 +43,17 @@ class Head(abc.ABC):
     main: str
     score: str
     detailed: bool = False
+    parts: tuple[str, ...] = ()
+    figure: str
+    figure_higher: bool = True
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @property
+    @abc.abstractmethod
+    def meaning(self) -> AnyMeaning:
+        """How its outputs are read where there are no labels; written into the model file."""
 
     @abc.abstractmethod
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -76,6 +88,17 @@ class Head(abc.ABC):
         raise UserError(f"`save_results` is {path}: predictions of {self.name} have no format for results")
 
     @abc.abstractmethod
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        """How good each sample's prediction is: (B, P) of P parts, NaN where nothing of a part is labelled.
+
+        A sample's figure is the mean over its parts. It tells samples of one data set apart; `metrics` are what is reported.
+
+        Args:
+            output, batch: as of `measure`.
+            measured: what `measure` made of them, which spares a head to do it again.
+        """
+
+    @abc.abstractmethod
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The prediction (channels, h, w) or (channels, 1, 1) that knows the training labels and not the image."""
 
@@ -92,12 +115,10 @@ class Head(abc.ABC):
         """A picture (H, W, 3) of a crop's prediction or labels."""
 
 
-def at_full_size(output: Tensor, labels: Tensor) -> Tensor:
-    """A prediction (B, C, h, w) at the size (H, W) of its labels (B, H, W, …), float32.
-
-    Bilinear; the edges of both coincide, so that a cell's value lies at the centre of its pixels.
-    """
-    return F.interpolate(output.float(), size=labels.shape[1:3], mode="bilinear", align_corners=False)
+def mean_where(values: Tensor, known: Tensor) -> Tensor:
+    """The mean of each sample's values (B, …) where they are known (B, …), as one part: (B, 1), NaN of none."""
+    total = torch.where(known, values, 0).flatten(1).sum(1, keepdim=True)
+    return total / known.flatten(1).sum(1, keepdim=True)
 
 
 def to_numpy(values: Tensor) -> list[NDArray[Any]]:

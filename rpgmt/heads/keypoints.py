@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rpgmt.codecs import codec_name
 from rpgmt.codecs.codec import Codec
-from rpgmt.codecs.flip import average_with_mirror
 from rpgmt.data.transforms import transform_points
 from rpgmt.heads.head import Batch, Head
 from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
 from rpgmt.metrics.poses import FIGURES, PoseEvaluation
 from rpgmt.metrics.results import save_results
+from rpgmt.prediction.meaning import KeypointMaps
 from rpgmt.visualize import draw_pose
 
 Measured = tuple[list[int], NDArray[np.float64]]
@@ -36,6 +38,8 @@ class Keypoints(Head):
         flip_shift: flip test: cells to shift the mirror image's maps by; None: the codec's own.
     """
 
+    figure = "OKS"
+
     def __init__(
         self,
         name: str,
@@ -49,13 +53,28 @@ class Keypoints(Head):
         super().__init__(name)
         self.codec, self.evaluation = codec, evaluation
         self.points = evaluation.people.keypoints
-        self.channels = len(self.points)
+        self.channels, self.parts = len(self.points), self.points.names
         figures = FIGURES[evaluation.protocol]
         self.higher = dict.fromkeys(figures, True)
         self.main = self.score = figures[0]
         self.detailed = self.main.startswith("PCK")
         self._loss, self._hard_keypoints = loss, hard_keypoints
         self._flip_shift = codec.flip_shift if flip_shift is None else flip_shift
+
+    @cached_property
+    def meaning(self) -> KeypointMaps:
+        evaluation = self.evaluation
+        return KeypointMaps(
+            keypoints=self.points,
+            codec=codec_name(self.codec),
+            stride=self.codec.input_size[0] // self.codec.heatmap_size[0],
+            sigma=self.codec.sigma,
+            logits=self._loss == "cross_entropy",
+            flip_shift=self._flip_shift,
+            rescoring=evaluation.rescoring,
+            nms=evaluation.nms,
+            nms_threshold=evaluation.nms_threshold,
+        )
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.losses([output], batch)[0]
@@ -68,13 +87,21 @@ class Keypoints(Head):
         return [loss(output, target, weights) for output in outputs]
 
     def average_with_mirror(self, output: Tensor, mirrored: Tensor) -> Tensor:
-        kind: Literal["logits", "values"] = "logits" if self._loss == "cross_entropy" else "values"
-        return average_with_mirror(output, mirrored, self.points.flip_order, shift=self._flip_shift, kind=kind)
+        return self.meaning.average_with_mirror(output, mirrored)
 
     def measure(self, output: Tensor, batch: Batch) -> Measured:
         points, scores = (values.cpu().numpy().astype(np.float64) for values in self.codec.decode(output))
         points = transform_points(batch["to_image"].cpu().numpy(), points)
         return batch["index"].tolist(), np.concatenate([points, scores[..., None]], axis=-1)
+
+    def quality(self, output: Tensor, batch: Batch, measured: Measured) -> Tensor:
+        """COCO's similarity of each labelled key point, exp(-d² / (2 · area · (2 · sigma)²)): its mean is the person's OKS."""
+        people = [self.evaluation.people.people[index] for index in measured[0]]
+        truth, known = (np.stack([getattr(person, name) for person in people]) for name in ("keypoints", "visibility"))
+        area = np.array([person.area for person in people])[:, None]
+        squared = np.square(measured[1][..., :2] - truth).sum(-1)
+        size = 2 * np.maximum(area, 1e-9) * (2 * np.array(self.points.sigmas)) ** 2
+        return torch.from_numpy(np.where((known > 0) & (area > 0), np.exp(-squared / size), np.nan))
 
     def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
         """The protocol's figures."""

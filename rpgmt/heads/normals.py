@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rpgmt.heads.head import Batch, Head, at_full_size, to_numpy
+from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.heads.head import Batch, Head, mean_where, to_numpy
 from rpgmt.losses.dense import normals_cosine
 from rpgmt.metrics.dense import WITHIN, angle_counts, normals_metrics
+from rpgmt.prediction.meaning import PixelMap, at_full_size, normals
 from rpgmt.visualize import colorize
 
 Measured = tuple[NDArray[np.float64], NDArray[np.int64]]
@@ -29,6 +31,11 @@ class Normals(Head):
     channels = 3
     higher: Mapping[str, bool] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
     main, score = "mean", "within_30"
+    figure, figure_higher = "mean angle in degrees", False
+
+    @property
+    def meaning(self) -> PixelMap:
+        return PixelMap(label=LabelMap(kind="normals"))
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return normals_cosine(self._normals(output, batch), batch[self.name])
@@ -39,6 +46,11 @@ class Normals(Head):
     def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
         counts, histograms = zip(*measured, strict=True)
         return normals_metrics(np.sum(counts, axis=0), np.sum(histograms, axis=0))
+
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        truth = batch[self.name].float()
+        cosine = (self._normals(output, batch).movedim(1, -1) * truth).sum(-1).clamp(-1, 1)
+        return mean_where(torch.rad2deg(cosine.acos()), (truth != 0).any(-1))
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The mean normal."""
@@ -57,4 +69,4 @@ class Normals(Head):
         return colorize(shown, "normals")
 
     def _normals(self, output: Tensor, batch: Batch) -> Tensor:
-        return F.normalize(at_full_size(output, batch[self.name]), dim=1)
+        return normals(at_full_size(output, batch[self.name].shape[1:3]))

@@ -13,6 +13,7 @@ from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.heads.head import Batch, Head
 from rpgmt.heads.segmentation import Segmentation
 from rpgmt.metrics.dense import segmentation_metrics
+from rpgmt.prediction.meaning import PixelMap
 
 
 class PartSegmentation(Head):
@@ -29,15 +30,20 @@ class PartSegmentation(Head):
     higher: Mapping[str, bool] = {"mIoU": True, "accuracy": True}
     main = score = "mIoU"
     detailed = True
+    figure = "mIoU"
 
     def __init__(self, name: str, label: LabelMap) -> None:
         super().__init__(name)
         self._all = Segmentation(name, label)
-        self.channels = self._all.channels
+        self.channels, self.parts = self._all.channels, self._all.parts
         first = {right: left for left, right in label.swaps}  # a pair goes by the number of its first class
         joined = [first.get(c, c) for c in range(self.channels)]
         self._kept = sorted(set(joined))
         self._joined = np.array([self._kept.index(c) for c in joined])
+
+    @property
+    def meaning(self) -> PixelMap:
+        return self._all.meaning
 
     def loss(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         return self._all.loss(output, batch)
@@ -52,6 +58,10 @@ class PartSegmentation(Head):
         names = [self._all.classes[c] for c in self._kept]
         of_all = self._all.metrics(measured)
         return {**of_all, "mIoU_sides_joined": segmentation_metrics(joined, names)["mIoU"]}
+
+    def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:
+        """Intersection over union of each part, left and right told apart."""
+        return self._all.quality(output, batch, measured)
 
     def constant(self, batches: Iterable[Batch]) -> Tensor:
         """The most frequent part, which is the background."""

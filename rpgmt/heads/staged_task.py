@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from rpgmt.config import BalanceConfig
 from rpgmt.data.images import normalize
-from rpgmt.data.regions import Regions
+from rpgmt.data.regions import WHOLE_IMAGES, Regions
 from rpgmt.engine.task import SCORE, Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
+from rpgmt.prediction.meaning import Reading
+from rpgmt.report import gallery
+from rpgmt.rpg.bake import bake
 from rpgmt.visualize import contact_sheet, save_png
+
+ONE_HEAD, SEVERAL_HEADS = 2, 1
+"""Samples of each rank in the gallery, for each head."""
+
+
+class Quality(NamedTuple):
+    """How good the predictions of a batch's samples are, see `Head.quality`.
+
+    Args:
+        samples: (B, stages), NaN where nothing is labelled.
+        sums: (P, stages), of each part over the samples in which it is labelled.
+        counts: (P,), of these samples.
+    """
+
+    samples: NDArray[np.float32]
+    sums: NDArray[np.float32]
+    counts: NDArray[np.int64]
 
 
 class Crops(Dataset, Protocol):
@@ -101,6 +125,16 @@ class StagedTask(Task):
         sizes = {f"train_{self._samples}": len(self.train_data), f"val_{self._samples}": len(self.val_data)}
         return {"name": data.name, **root, **also, "boxes": self.val_data.regions.boxes, **sizes}
 
+    @property
+    def reading(self) -> Reading:
+        people = self.val_data.regions.boxes != WHOLE_IMAGES
+        return Reading(
+            input_size=self.config.model.input_size,
+            cut="people" if people else "images",
+            padding=self.config.data.padding if people else 1.0,
+            heads={name: head.meaning for name, head in self.heads.items()},
+        )
+
     def images(self, batch: Batch) -> Tensor:
         return normalize(batch["image"])
 
@@ -126,9 +160,16 @@ class StagedTask(Task):
         return losses
 
     def predictions(self, outputs: Outputs, batch: Batch) -> list[dict[str, Any]]:
-        """One record of the batch: what the heads' metrics need of each stage, and the samples that are drawn."""
+        """One record of the batch: what the heads' metrics need of each stage, figures of samples, and those that are drawn."""
         measured = [{name: head.measure(output[name], batch) for name, head in self.heads.items()} for output in outputs]
-        return [{"measured": measured, "shown": self._to_show(outputs, batch)}]
+        quality = {name: self._quality(name, outputs, batch, measured) for name in self.heads}
+        shown = self._to_show(outputs, batch)
+        return [{"measured": measured, "index": batch["index"].tolist(), "quality": quality, "shown": shown}]
+
+    def _quality(self, name: str, outputs: Outputs, batch: Batch, measured: Sequence[Mapping[str, Any]]) -> Quality:
+        each = zip(outputs, measured, strict=True)
+        values = torch.stack([self.heads[name].quality(output[name], batch, of[name]).float().cpu() for output, of in each])
+        return Quality(values.nanmean(2).T.numpy(), values.nansum(1).T.numpy(), (~values[0].isnan()).sum(0).numpy())
 
     def _to_show(self, outputs: Outputs, batch: Batch) -> dict[int, list[dict[str, np.ndarray]]]:
         """For each sample that is to be drawn, by its index, what each stage found."""
@@ -178,6 +219,67 @@ class StagedTask(Task):
                 rows.append([sample["image"], head.draw(sample["image"], head.truth(sample)), *found])
         titles = ["image", "labels", *(f"stage {k + 1}" for k in range(len(rows[0]) - 2))]
         save_png(folder / "predictions.png", contact_sheet(rows, titles))
+
+    def draw_gallery(self, predictions: Sequence[dict[str, Any]], model: nn.Module, folder: Path) -> None:
+        """The samples are predicted once more, for of a large set only their figures were kept."""
+        indices = np.concatenate([record["index"] for record in predictions])
+        order = np.argsort(indices, kind="stable")  # equal figures are ranked by it
+        indices, figures, chosen = indices[order], {}, {}
+        for name, head in self.heads.items():
+            figures[name] = np.concatenate([record["quality"][name].samples for record in predictions])[order]
+            each = ONE_HEAD if len(self.heads) == 1 else SEVERAL_HEADS
+            chosen[name] = gallery.ranked(figures[name][:, -1], each, higher=head.figure_higher)
+        shown = self._predict_again(
+            model, {int(indices[i]) for of in chosen.values() for places in of.values() for i in places}
+        )
+        groups = []
+        for name, head in self.heads.items():
+            rows = [
+                gallery.Row(
+                    rank,
+                    self._title(int(indices[place])),
+                    [*self._pictures(name, *shown[int(indices[place])], figures[name][place])],
+                )
+                for rank, places in chosen[name].items()
+                for place in places
+            ]
+            parts = {} if head.detailed else _parts(head, [record["quality"][name] for record in predictions])
+            groups.append(gallery.group(name, head.figure, head.figure_higher, figures[name], rows, parts, folder))
+        gallery.write(groups, folder)
+
+    def _predict_again(self, model: nn.Module, indices: Collection[int]) -> dict[int, tuple[Any, list[dict[str, Any]]]]:
+        """Each sample, and what each stage finds of it."""
+        found = {}
+        still = bake(copy.deepcopy(model)).eval()
+        device = next(still.parameters()).device
+        for index in sorted(indices):
+            sample = self.val_data[0, index]
+            batch = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in default_collate([sample]).items()}
+            with torch.no_grad():
+                outputs = self.infer(still, self.images(batch))
+            stages = [{name: head.shown(output[name], batch)[0] for name, head in self.heads.items()} for output in outputs]
+            found[index] = sample, stages
+        return found
+
+    def _pictures(
+        self, name: str, sample: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], figures: Sequence[float]
+    ) -> Iterator[gallery.Picture]:
+        head = self.heads[name]
+        yield gallery.Picture("image", sample["image"])
+        yield gallery.Picture("labels", head.draw(sample["image"], head.truth(sample)))
+        for number, (stage, figure) in enumerate(zip(stages, figures, strict=True), 1):
+            yield gallery.Picture(f"stage {number}", head.draw(sample["image"], stage[name]), figure)
+
+    def _title(self, index: int) -> str:
+        image = self.val_data.regions.regions[index].image
+        return f"{'person' if self._single else 'sample'} {index}: {image.get('file_name') or image['id']}"
+
+
+def _parts(head: Head, quality: Sequence[Quality]) -> dict[str, list[float]]:
+    """The mean figure of each part, by stage."""
+    sums, counts = np.sum([of.sums for of in quality], axis=0), np.sum([of.counts for of in quality], axis=0)
+    means = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], np.nan)
+    return {part: mean.tolist() for part, mean in zip(head.parts, means, strict=True)} if head.parts else {}
 
 
 def _measured(predictions: Sequence[dict[str, Any]], stage: int, head: str) -> list[Any]:

@@ -1,0 +1,94 @@
+"""An image to predict on: a file, its bytes or an array, decoded no larger than needed."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rpgmt.data.images import decode_image
+from rpgmt.data.regions import Entry
+from rpgmt.errors import UserError
+
+ImageLike = str | Path | bytes | NDArray[np.uint8]
+"""A path, an encoded file's bytes, or uint8 (H, W, 3), RGB."""
+
+_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image whose size is known and whose pixels are decoded when they are asked for.
+
+    Attributes:
+        name: the file's; "image" where there is none.
+        width, height: in pixels, as the picture is to be seen: turned as the camera noted.
+        data: the encoded file, or the pixels.
+    """
+
+    name: str
+    width: int
+    height: int
+    data: bytes | NDArray[np.uint8]
+
+    @classmethod
+    def open(cls, image: ImageLike | SourceImage) -> SourceImage:
+        """Reads a file or takes an array.
+
+        Raises:
+            UserError: it cannot be read or is no image; the line names the file.
+        """
+        if isinstance(image, SourceImage):
+            return image
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise UserError(f"the image is an array {image.dtype} {image.shape}: give uint8 (H, W, 3), red, green, blue")
+            return cls("image", image.shape[1], image.shape[0], image)
+        if isinstance(image, bytes):
+            name, data = "image", image
+        elif isinstance(image, str | Path):
+            name = str(image)
+            try:
+                data = Path(image).read_bytes()
+            except OSError as error:
+                raise UserError(f"{name}: the image cannot be read: {error.strerror}") from error
+        else:
+            raise UserError(f"the image is a {type(image).__name__}: give a path, bytes, or a uint8 array (H, W, 3)")
+        return cls(name, *_upright_size(data, name), data)
+
+    @property
+    def entry(self) -> Entry:
+        """As `rpgmt.data.regions` has it."""
+        return {"id": self.name, "width": self.width, "height": self.height}
+
+    def read(self, _entry: Entry, reduction: int = 1, rows: int | None = None) -> NDArray[np.uint8]:
+        """The pixels, as `read_image` of `rpgmt.data.regions.Regions` gives them."""
+        if isinstance(self.data, np.ndarray):
+            return self.data
+        return decode_image(self.data, self.width, self.height, reduction, rows, name=self.name)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """All of them, uint8 (H, W, 3), RGB.
+
+        Raises:
+            UserError: the file is broken.
+        """
+        return self.read(self.entry)
+
+
+def _upright_size(data: bytes, name: str) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as header:
+            width, height = header.size
+            turned: Any = header.getexif().get(_EXIF_ORIENTATION)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name}: not an image that can be read") from error
+    return (height, width) if turned in _SIDEWAYS else (width, height)
