@@ -18,6 +18,7 @@ from pydantic import Field
 import tasks
 from rpgmt.cli import Parser, TaskModule, find_tasks, parse_config, parse_overrides, parse_train, run
 from rpgmt.config import Flag, ModelConfig, TrainConfig, UserError, config_class, to_yaml
+from rpgmt.config.validation import leaves
 
 
 @config_class
@@ -109,6 +110,8 @@ def test_the_config_of_a_run_is_itself_a_preset(configs: Path, tmp_path: Path) -
         (["poze"], "`poze` is not a task: did you mean `pose`? tasks: pose, other"),
         (["xxxxx"], "`xxxxx` is not a task: tasks: pose, other"),
         (["pose", "--stage", "4"], "`--stage` is not a flag of `train.py pose`: did you mean `--stages`?"),
+        (["pose", "--nope"], "`--nope` is not a flag of `train.py pose`: did you mean `--nodes`?"),
+        (["pose", "--no-resum"], "`--no-resum` is not a flag of `train.py pose`: did you mean `--no-resume`?"),
         (["pose", "--stage=4"], "`--stage` is not a flag of `train.py pose`: did you mean `--stages`?"),
         (["pose", "--qqqqq"], "`--qqqqq` is not a flag of `train.py pose`: `train.py pose --help` lists them"),
         (["pose", "4"], "`4` is one argument too many for `train.py pose`"),
@@ -156,9 +159,9 @@ def test_help(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(["--help"], configs, capsys)
     assert "tasks: pose Top-down pose. other" in text
 
-    text = help_of(["pose", "--help"], configs, capsys)
+    text = help_of(["pose", "--help", "all"], configs, capsys)
     for piece in (
-        "Top-down pose.",
+        "Top-down pose. examples:",
         "preset (bad, coco, synthetic) or YAML file (default: synthetic)",
         "model: --rpg-size",
         "--stages N stages of refinement; a whole number, at least 1 (default: 2)",
@@ -171,7 +174,14 @@ def test_help(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--input-size N,N",
     ):
         assert piece in text
-    text = help_of(["pose", "--config", "coco", "--help"], configs, capsys)
+    short = help_of(["pose", "--help"], configs, capsys)
+    assert "--stages N" in short
+    assert "--loss" not in short
+    hidden = sum(f" {leaf.flag} " not in short and f" {leaf.flag}, " not in short for leaf in leaves(TASKS["pose"].Config))
+    assert hidden > 20
+    assert short.endswith(f"{hidden} more: `train.py pose --help all`")
+
+    text = help_of(["pose", "--config", "coco", "--help", "all"], configs, capsys)
     assert "data set, 100% of it (default: coco)" in text
     assert "at least 1 (default: 4)" in text
 

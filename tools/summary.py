@@ -36,7 +36,7 @@ def main(argv: list[str], prog: str = "summary.py") -> int:
 
         if name == "pose" and config.model.heads is None:
             print("heads: COCO's 17 key points; a training takes those of its data")
-            config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads={"keypoints": 17}))
+            config = dataclasses.replace(config, model=config.model.with_heads())
         model: nn.Module = build(config.model)
         input_size, file = config.model.input_size, None
         title = f"{name}, {config.model.title}"

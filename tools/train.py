@@ -34,8 +34,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
                 print(run_folder.finished_line(folder, config.train, whole=config.train.accumulate == 1))
                 return 0
     drawn = config.data.name == "synthetic"
-    people = f"people, which are drawn once and kept in {config.data.root}"
-    tell(f"{name}: reading {people if drawn else f'{config.data.name} data from {config.data.root}'}")
+    what = "people (drawn once, kept there)" if drawn else f"{config.data.name} data"
+    tell(f"{name}: reading {what} in {config.data.root}")
     data = tasks[name].read(config, training=True)
     tell("loading torch")
 

@@ -5,6 +5,7 @@ Field names are unique over the nested sections, so that every field is one flag
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import field
@@ -90,6 +91,10 @@ class ModelConfig(RPGConfig):
         Field(description="width, height of the input in pixels"),
         EVERYDAY,
     ] = (96, 96)
+
+    def with_heads(self) -> ModelConfig:
+        """The config to build where there are no data to decide on the heads: with COCO's 17 key points."""
+        return self if self.heads is not None else dataclasses.replace(self, heads={"keypoints": 17})
 
     @property
     def title(self) -> str:

@@ -271,7 +271,7 @@ def test_classes_of_images_are_those_of_an_evaluation(kind: str, tmp_path: Path)
     batch = default_collate([task.val_data[0, index] for index in range(len(task.val_data))])
     with torch.inference_mode():
         logits = rpgmt.bake(load_model(out)).eval()(task.images(batch).contiguous())[-1]["class"]
-    source = task._source.read(tmp_path / "data", "test" if kind == "small" else "val").images
+    source = task._data._source.read(tmp_path / "data", "test" if kind == "small" else "val").images
     found = rpgmt.Predictor.load(out, device="cpu", batch_size=6)(list(source))
     probabilities = np.concatenate([one["class"].probabilities for one in found])
     np.testing.assert_array_equal(probabilities.astype(np.float32), logits.softmax(1).numpy())

@@ -273,7 +273,9 @@ def test_a_folder_in_use_is_refused_and_left_alone(run: Path, root: Path, capsys
 
 def test_evaluating_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "does not exist: give a run folder" in error_line(evaluate.main, ["/nowhere"], capsys)
-    assert "does not exist" in error_line(summary.main, ["/nowhere"], capsys)
+    assert "`/nowhere` is neither a run folder or model file nor a task: tasks: " in error_line(
+        summary.main, ["/nowhere"], capsys
+    )
 
 
 @pytest.mark.parametrize("preset", sorted((CONFIGS / "pose").glob("*.yaml")), ids=lambda path: path.stem)

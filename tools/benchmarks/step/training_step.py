@@ -98,7 +98,7 @@ class TimedStep:
 def build(config: Any, kind: str, device: torch.device) -> Refinement:
     """The config's network of one kind, in its memory format, the same first weights each time."""
     torch.manual_seed(config.train.seed)
-    model = models.build(dataclasses.replace(config.model, **KINDS[kind].model))
+    model = models.build(dataclasses.replace(config.model.with_heads(), **KINDS[kind].model))
     return model.to(device).to(memory_format=_layout(config))
 
 
