@@ -40,8 +40,8 @@ from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
-from rpgmt.report.page import write_report
 from rpgmt.rpg.bank import defer_gradients
+from rpgmt.run_report.page import write_report
 from rpgmt.visualize import plot_curves
 
 if TYPE_CHECKING:
