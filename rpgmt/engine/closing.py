@@ -67,8 +67,8 @@ def closing_lines(folder: RunFolder, prog: str) -> list[str]:
     if hint := _hint(record, last):
         lines.append(hint)
     lines.append(f"{folder.model.name}: the last weights, {best['metric']} {_figure(last)}")
-    better = best["value"] is not None and (last is None or best["value"] > last)
-    if best["value"] is not None:
+    better = best["step"] is not None and (last is None or best["value"] > last)  # no step: of a run before there was a file
+    if best["step"] is not None:
         which = "the best" if better else "the same" if best["step"] == record["steps"] else "no better"
         lines.append(f"{folder.best_model.name}: {which}, {best['metric']} {_figure(best['value'])} at step {best['step']}")
     pictures = [str(folder.path / name) for name in PICTURES if (folder.path / name).is_file()]

@@ -40,8 +40,8 @@ from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
-from rpgmt.report.page import write_report
 from rpgmt.rpg.bank import defer_gradients
+from rpgmt.run_report.page import write_report
 from rpgmt.visualize import plot_curves
 
 if TYPE_CHECKING:
@@ -262,6 +262,8 @@ class Training:
         self.loader.stop = self.plan.batches
         self.validation_batches = validation_loader(task.val_data, train.batch_size, workers=train.workers, **place)
         self.checkpoint = self._resume() if train.resume else {}
+        if self.checkpoint and "stale" not in self.checkpoint:
+            self.plan = self.plan.as_configured(train)
         self.best: float | None = self.checkpoint.get("best")
         self.best_step: int | None = self.checkpoint.get("best_step")
         self.stale: int = self.checkpoint.get("stale", 0)  # validations since the best one
@@ -300,7 +302,7 @@ class Training:
         for remark in self.plan.remarks:
             self.say(f"note: {remark}")
         self.fabric.launch()
-        self.step = self._prepare(self.plan.steps)
+        self.step = self._prepare()
         self.started = self.saved = time.monotonic()
         with StopSignals(speak=self.first) as self.signals:
             self.record = Record(self.folder, self.done, self.plan.steps, silent=not self.first)
@@ -404,7 +406,7 @@ class Training:
             self.say(f"resuming {folder.path} at batch {loader.batch} of {loader.stop}")
         return checkpoint
 
-    def _prepare(self, steps: int) -> TrainingStep:
+    def _prepare(self) -> TrainingStep:
         """Put the model on its device, and all else that changes with training where the checkpoint has it."""
         model, train, saved = self.task.model.train(), self.train, self.checkpoint
         if train.channels_last:
@@ -412,7 +414,8 @@ class Training:
         if train.compile:
             model.compile()
         synchronise_norms(model, self.fabric)
-        step = TrainingStep(self.task, train, self.fabric, self.balancer, steps)
+        planned = dataclasses.replace(train, warmup_steps=self.plan.warmup)
+        step = TrainingStep(self.task, planned, self.fabric, self.balancer, self.plan.steps)
         if saved:
             step.optimizer.load_state_dict(saved["optimizer"])
             self.fabric.strategy.precision.load_state_dict(saved["scaler"])

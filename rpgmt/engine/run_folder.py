@@ -11,7 +11,7 @@ OUT/best.safetensors       the whole model of the best validation
 OUT/commands.txt           the commands that started the run and went on with it
 OUT/curves.png             metrics.csv, drawn; what the task draws (predictions.png) lies beside it
 OUT/gallery/               pictures of the best, the middle and the worst predictions
-OUT/report.html            all of it in one page (`rpgmt.report`)
+OUT/report.html            all of it in one page (`rpgmt.run_report`)
 """
 
 from __future__ import annotations

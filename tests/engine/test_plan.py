@@ -8,7 +8,6 @@ import pytest
 
 from rpgmt.config import TrainConfig, load_yaml
 from rpgmt.config.presets import CONFIGS
-from rpgmt.engine.learning_rate import warmup_steps
 from rpgmt.engine.plan import make_plan
 from rpgmt.errors import UserError
 
@@ -32,7 +31,7 @@ def test_a_whole_run_of_a_preset_is_as_the_preset_says(preset: str) -> None:
     assert plan.batches == train.epochs * per_epoch
     assert plan.steps == math.ceil(plan.batches / train.accumulate)
     assert plan.val_every == train.val_every
-    assert warmup_steps(plan.steps, train) == train.warmup_steps
+    assert plan.warmup == train.warmup_steps
     assert plan.remarks == ()
 
 
@@ -52,9 +51,10 @@ def test_of_a_few_images_warm_up_and_validations_are_fewer(
 ) -> None:
     train = TrainConfig(**({"epochs": 100, "warmup_steps": 100, "val_every": 5} | values))
     plan = make_plan(train, per_epoch)
-    assert (plan.steps, warmup_steps(plan.steps, train), plan.val_every) == (steps, warmup, val_every)
+    assert (plan.steps, plan.warmup, plan.val_every) == (steps, warmup, val_every)
     assert any("`warmup_steps` is 100" in line for line in plan.remarks) == (warmup < 100)
     assert any("`val_every` is 5" in line for line in plan.remarks) == (val_every > 5)
+    assert (plan.as_configured(train).warmup, plan.as_configured(train).val_every) == (100, 5)
     assert all(len(line) <= 74 for line in plan.remarks)  # after "note: "
 
 

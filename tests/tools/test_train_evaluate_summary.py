@@ -336,7 +336,6 @@ def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert [line for line in text.splitlines() if len(line) > 80 and str(out) not in line] == []
     steps = json.loads((out / "metrics.json").read_text())["steps"]
     assert steps > 0
     before, _, command = text.strip().splitlines()[-1].partition("; go on with: ")

@@ -57,7 +57,7 @@ def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_from_the_first_second_to_what_comes_next(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "my run"
-    done = run(tool("train", "pose", *TINY, "--data-root", str(root), "--max-steps", "12", "--out", str(out)))
+    done = run(tool("train", "pose", *TINY, "--data-root", str(root), "--max-steps", "6", "--out", str(out)))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line for line in lines if cell_len(line) > 80 and str(tmp_path) not in line and str(root) not in line] == []

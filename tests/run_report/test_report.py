@@ -224,7 +224,7 @@ def test_evaluation_draws_the_same_gallery(pose: Path, tmp_path: Path) -> None:
 
 def test_a_page_has_room_for_so_many_pictures(pose: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [path.stat().st_size for path in sorted((pose / "gallery").glob("keypoints-1-*.webp"))]
-    monkeypatch.setattr("rpgmt.report.page.PICTURE_BYTES", sum(sizes))
+    monkeypatch.setattr("rpgmt.run_report.page.PICTURE_BYTES", sum(sizes))
     section = made(tmp_path, pose).by_id("predictions")
     assert len(section.all("img")) == 4
     assert f"5 more rows of pictures are in {pose / 'gallery'}." in section.text

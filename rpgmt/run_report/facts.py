@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from rpgmt.report.html import Html, details, joined, table, tag
-from rpgmt.report.runs import Run
+from rpgmt.run_report.html import Html, details, joined, table, tag
+from rpgmt.run_report.runs import Run
 from rpgmt.tables import counts_rows
 
 COUNTS = {"trainable", "bank", "generated", "fixed"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rpgmt.report.facts import figure
-from rpgmt.report.html import Html, details, joined, table, tag
-from rpgmt.report.runs import Run
+from rpgmt.run_report.facts import figure
+from rpgmt.run_report.html import Html, details, joined, table, tag
+from rpgmt.run_report.runs import Run
 
 MOST_ROWS = 24
 """Of a table of parts that is not folded away: the key points of most sets."""

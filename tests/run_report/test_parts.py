@@ -12,11 +12,11 @@ from torch import nn
 
 from rpgmt.config import ModelConfig
 from rpgmt.models import build
-from rpgmt.report.curves import MOST_POINTS, chart, short, stage_colours, thinned, ticks
-from rpgmt.report.gallery import RANKS, ranked
-from rpgmt.report.html import Html, tag
-from rpgmt.report.stage_weights import of_stages
 from rpgmt.rpg.bake import bake
+from rpgmt.run_report.curves import MOST_POINTS, chart, short, stage_colours, thinned, ticks
+from rpgmt.run_report.gallery import RANKS, ranked
+from rpgmt.run_report.html import Html, tag
+from rpgmt.run_report.stage_weights import of_stages
 
 
 @pytest.mark.parametrize("higher", [True, False])
