@@ -121,8 +121,8 @@ def counts_rows(counts: Mapping[str, Any], bytes_on_disk: int | None = None) -> 
     rows = [("bank N", f"{parameters['bank']:,}", "trained, in all banks together")]
     uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
     rows.append(("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}"))
-    remains = ", which remains however small N is" if parameters["bank"] else ""
-    rows.append(("fixed", f"{parameters['fixed']:,}", f"trained, not in a bank{remains}"))
+    fixed = "trained, which remains however small N is" if parameters["bank"] else "trained, not in a bank"
+    rows.append(("fixed", f"{parameters['fixed']:,}", fixed))
     part = f"{parameters['trainable'] / plain:.1%} of the unshared {plain:,}" if parameters["bank"] else ""
     rows.append(("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}"))
     if "buffers" in counts:
