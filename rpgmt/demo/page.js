@@ -1,6 +1,7 @@
 // The page: an image comes in, boxes are drawn on it, the model is asked, and its stages are looked at.
 import { paint, pointAt } from "./draw.js";
 
+const GONE = "The demo does not answer: does it still run in its terminal?";
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), stageSlider = $("stage"), threshold = $("threshold"), opacity = $("opacity");
 
@@ -22,17 +23,23 @@ async function start() {
   $("name").textContent = model.name;
   document.title = `${model.name} – rpgmt demo`;
   const stages = model.stages === 1 ? "1 stage" : `${model.stages} stages`;
-  $("summary").textContent = `${stages} · ${model.heads.map((one) => words(one.name)).join(", ")}`;
+  $("summary").textContent = `${stages} · ${model.heads.map(title).join(", ").toLowerCase()}`;
   stageSlider.max = stageSlider.value = model.stages;
   for (const one of model.heads) {
-    const button = element("button", words(one.name), { type: "button" });
+    const button = element("button", title(one), { type: "button" });
     button.addEventListener("click", () => { head = one; loadMaps(); show(); });
     $("views").append(button);
   }
+  $("main").hidden = false;
   show();
 }
 
 const words = (name) => name.replaceAll("_", " ");
+
+function title({ name, kind }) {
+  const text = kind === "keypoints" && name === "keypoints" ? "key points" : words(name);
+  return text[0].toUpperCase() + text.slice(1);
+}
 
 // -- the image
 
@@ -57,12 +64,18 @@ async function usePhoto(blob, name, itsBoxes = []) {
 }
 
 async function useExample() {
-  const [png, example] = await Promise.all([fetch("example.png"), fetch("example.json")]);
-  usePhoto(await png.blob(), "example.png", model.cut === "people" ? (await example.json()).boxes : []);
+  status("Drawing the example …");
+  try {
+    const [png, example] = await Promise.all([fetch("example.png"), fetch("example.json")]);
+    usePhoto(await png.blob(), "example.png", model.cut === "people" ? (await example.json()).boxes : []);
+  } catch {
+    say(GONE);
+  }
 }
 
 async function openCamera() {
   say("");
+  if (camera) return;
   if (!navigator.mediaDevices) {
     return say("The browser gives no camera to this address: open the page on the machine that runs it, at 127.0.0.1.");
   }
@@ -117,7 +130,7 @@ async function askOnce() {
     say(reply.ok ? "" : found.error);
     answer = reply.ok ? found : null;
   } catch {
-    say("The demo does not answer: does it still run in its terminal?");
+    say(GONE);
     answer = null;
   }
   maps = {};
@@ -126,7 +139,7 @@ async function askOnce() {
 }
 
 async function showQueue() {
-  const { queue } = await (await fetch("queue")).json().catch(() => ({ queue: 0 }));
+  const { queue } = await fetch("queue").then((reply) => reply.json()).catch(() => ({ queue: 0 }));
   const others = queue > 1 ? ` ${queue} images are in the queue.` : "";
   if (asking) status(`Computing … One image at a time.${others}`);
 }
@@ -165,6 +178,7 @@ function show() {
   $("stages").hidden = !looking || !answer || model.stages < 2;
   if (!looking) return;
   drawCanvas();
+  canvas.setAttribute("aria-label", `${photo.name}: ${title(head)}, stage ${stageSlider.value}`);
   $("file").textContent = `${photo.name}, ${photo.bitmap.width} × ${photo.bitmap.height}`;
   [...$("views").children].forEach((button, i) => button.setAttribute("aria-pressed", String(model.heads[i] === head)));
   $("stage-value").textContent = `${stageSlider.value} of ${model.stages}`;
@@ -196,7 +210,12 @@ function drawCanvas() {
 function showStatus() {
   const count = found().boxes.length, people = count === 1 ? "1 person" : `${count} people`;
   const time = answer.seconds < 1 ? `${Math.round(answer.seconds * 1000)} ms` : `${answer.seconds.toFixed(1)} s`;
-  status(`${model.cut === "people" ? people : "Whole image"} · all stages in ${time}`);
+  const parts = [model.cut === "people" ? people : "Whole image", `all stages in ${time}`];
+  if (head.kind === "keypoints") {
+    const scores = found().poses[head.name].flat().map(([, , score]) => score);
+    parts.splice(1, 0, `${scores.filter((score) => score >= threshold.value).length} of ${scores.length} points`);
+  }
+  status(parts.join(" · "));
 }
 
 function showBoxes() {
@@ -223,6 +242,7 @@ function showBoxes() {
 }
 
 function showPoints() {
+  if (!$("all").open) return;
   const rows = found().poses[head.name].flatMap((points, person) => points.map(([x, y, score], k) => {
     const row = element("tr", "");
     row.append(...[person + 1, words(head.points[k].name), x.toFixed(1), y.toFixed(1), score.toFixed(2)].map((v) => element("td", v)));
@@ -249,14 +269,14 @@ function showClasses() {
 }
 
 function showLegend() {
-  $("map-name").textContent = words(head.name);
+  $("map-name").textContent = title(head);
   const parts = [];
   if (head.kind === "depth") {
     const bar = element("div", "", { class: "ramp" }), ends = element("div", "", { class: "ends" });
     const [low, high] = answer.depths[head.name].map((depth) => depth.toFixed(2));
     bar.style.background = `linear-gradient(to right, ${head.ramp.join(", ")})`;
     ends.append(element("span", low), element("span", high));
-    parts.push(bar, ends, element("span", head.inverse ? "1 / depth" : "depth, as the training's labels measured it"));
+    parts.push(bar, ends, element("span", head.inverse ? "1 / depth" : "in the unit of the training's labels"));
   } else if (head.kind === "normals") {
     parts.push(element("span", "red: right · green: down · blue: away from the camera"));
   } else {
@@ -387,6 +407,7 @@ $("add").addEventListener("click", () => {
 });
 $("undo").addEventListener("click", () => changeBoxes(boxes.slice(0, -1)));
 $("clear").addEventListener("click", () => changeBoxes([]));
+$("all").addEventListener("toggle", show);
 $("png").addEventListener("click", downloadPicture);
 $("json").addEventListener("click", downloadPeople);
 for (const slider of [stageSlider, threshold, opacity]) slider.addEventListener("input", show);
