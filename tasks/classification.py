@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from rpgmt.data.image_classification import ClassifiedImages, ImageAugmentation
+    from rpgmt.prediction.meaning import Reading
 
 SHOWN = 16
 """Images in `predictions.png`."""
@@ -141,6 +142,15 @@ class ClassificationTask(Task):
         """The config with the names of the classes: what the model can be measured on later."""
         data = dataclasses.replace(self.config.data, class_names=self.val_data.classes)
         return dataclasses.replace(self.config, data=data)
+
+    @property
+    def reading(self) -> Reading:
+        from rpgmt.models.classifier import HEAD
+        from rpgmt.prediction.meaning import ImageLogits, Reading
+
+        data = self.val_data
+        heads = {HEAD: ImageLogits(classes=data.classes)}
+        return Reading(input_size=self.config.model.input_size, cut=data.cut, padding=1.0, heads=heads)
 
     @property
     def metric_label(self) -> str:

@@ -10,16 +10,16 @@ import abc
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from rpgmt.data.images import decode_image, normalize
 from rpgmt.data.random_numbers import generator, uniform_integers
-from rpgmt.data.resized_crops import centre_box, random_box
+from rpgmt.data.resized_crops import centre_box, cut_and_scale, random_box
 from rpgmt.data.sets.image_classes import ImageSet
 from rpgmt.errors import UserError
 
@@ -63,6 +63,9 @@ class ClassifiedImages(abc.ABC):
         sample = {"index": index, "label": int(self.labels[index]), "part": "val"}
         return sample if self.augment is None else sample | {"part": "train", "epoch": epoch}
 
+    cut: ClassVar[Literal["images", "middle"]]
+    """What of an image the network is given: all of it, or the middle."""
+
     @abc.abstractmethod
     def images(self, batch: Mapping[str, Any]) -> Tensor:
         """The network's input, float32 (B, 3, H, W) on the batch's device, normalised as `normalize` says."""
@@ -78,6 +81,8 @@ class SmallImages(ClassifiedImages):
     The loader hands out numbers only. CIFAR's usual changes (He et al., arXiv 1512.03385, section 4.2): an image is padded
     on all sides, one of its own size is cut out, and half of them are mirrored.
     """
+
+    cut = "images"
 
     def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
         super().__init__(source, augment=augment, seed=seed)
@@ -126,6 +131,8 @@ class ImageFiles(ClassifiedImages):
         input_size: (width, height) of the network's input in pixels.
     """
 
+    cut = "middle"
+
     def __init__(
         self, source: ImageSet, input_size: tuple[int, int], *, augment: ImageAugmentation | None = None, seed: int = 0
     ) -> None:
@@ -154,20 +161,12 @@ class ImageFiles(ClassifiedImages):
         except OSError as error:
             raise UserError(f"{path}: not an image that can be read") from error
         if self.augment is None:
-            x, y, w, h = centre_box(width, height, self.input_size)
-            mirrored = False
+            box, mirrored = centre_box(width, height, self.input_size), False
         else:
             random = generator(self.seed, epoch, index)
-            x, y, w, h = random_box(width, height, self.augment.smallest, random)
+            box = random_box(width, height, self.augment.smallest, random)
             mirrored = random.random() < self.augment.flip
-        # No larger than needed: a part that is shrunk anyway is decoded at a half, a quarter or an eighth of its size.
-        shrunk = min(w / self.input_size[0], h / self.input_size[1])
-        reduction = max(s for s in (1, 2, 4, 8) if s == 1 or s <= shrunk)
-        array = decode_image(data, width, height, reduction, y + h, name=str(path))
-        factor = -(-width // array.shape[1])  # what it was reduced by: the input has 8 pixels or more, so this is exact
-        part = array[y // factor : -(-(y + h) // factor), x // factor : -(-(x + w) // factor)]
-        smaller = part.shape[1] >= self.input_size[0] and part.shape[0] >= self.input_size[1]
-        part = cv2.resize(part, self.input_size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+        part = cut_and_scale(partial(decode_image, data, width, height, name=str(path)), width, box, self.input_size)
         return np.ascontiguousarray(part[:, ::-1]) if mirrored else part
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -156,8 +157,8 @@ class PixelMap(Meaning):
     def place(self, decoded: tuple[NDArray[Any], ...], crops: Crops) -> DenseMap:
         (values,) = decoded
         if self.label.kind == "depth":  # the network's is divided by the crop's magnification, `warp_maps` says
-            shrink = np.array([shrink_factor(affine) for affine in crops.to_image], np.float32).reshape(-1, 1, 1)
-            values = values * (shrink if self.label.inverse else 1 / shrink)
+            enlarged = np.array([shrink_factor(affine) for affine in crops.to_image], np.float32).reshape(-1, 1, 1)
+            values = values * (1 / enlarged if self.label.inverse else enlarged)
         values = values.astype(np.int16 if self.label.categorical else np.float32)
         return DenseMap(label=self.label, values=values, to_image=crops.to_image, image_size=crops.image_size)
 
@@ -203,7 +204,7 @@ class Reading:
     input_size: tuple[Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]]
     cut: Literal["people", "images", "middle"]
     padding: Annotated[float, Field(gt=0)] = 1.25
-    heads: dict[str, AnyMeaning]
+    heads: Mapping[str, AnyMeaning]
 
     def to_json(self) -> str:
         return json.dumps(_READING.dump_python(self, mode="json"), ensure_ascii=False)

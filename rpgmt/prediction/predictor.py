@@ -6,7 +6,8 @@ import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rpgmt.data.augmentation import Changes
-from rpgmt.data.crops import Crop, RegionCrops
+from rpgmt.data.crops import RegionCrops
 from rpgmt.data.regions import Region, Regions
+from rpgmt.data.resized_crops import centre_box, cut_and_scale, scaled_to_image
 from rpgmt.errors import UserError
 from rpgmt.metrics.nms import oks_nms
 from rpgmt.prediction.meaning import Crops, KeypointMaps
@@ -131,11 +133,11 @@ class Predictor:
             images, boxes: as of a call; they may be generators without an end.
         """
         waiting: deque[_Image] = deque()
-        crops: list[tuple[_Image, Crop]] = []  # not yet looked at
+        crops: list[tuple[_Image, NDArray[np.uint8]]] = []  # not yet looked at
         given = itertools.repeat(None) if boxes is None else boxes
         for image, own in zip(images, given, strict=boxes is not None):
             waiting.append(self._cut(SourceImage.open(image), own))
-            crops += [(waiting[-1], crop) for crop in waiting[-1].crops]
+            crops += [(waiting[-1], pixels) for pixels, _ in waiting[-1].crops]
             while len(crops) >= self.batch_size:
                 self._look_at(crops[: self.batch_size])
                 del crops[: self.batch_size]
@@ -147,6 +149,8 @@ class Predictor:
 
     def _cut(self, source: SourceImage, given: Boxes) -> _Image:
         """An image's boxes, and what is cut out."""
+        if self.reading.cut == "middle":
+            return self._cut_middle(source, given)
         padding = self.reading.padding
         if given is not None:
             boxes = checked_boxes(given, source)
@@ -154,22 +158,31 @@ class Predictor:
             found = self.detector([source.pixels])[0]
             boxes = np.column_stack([found.boxes, found.scores]).reshape(-1, 5)
         else:
-            boxes = np.array([[0.0, 0.0, source.width, source.height, 1.0]])
+            boxes = _whole(source)
             padding = 1.0  # nothing lies round a whole image
         regions = [Region(source.entry, tuple(box)) for box in boxes[:, :4].tolist()]
         of_image = Regions(name=source.name, boxes="given", regions=regions, read_image=source.read)
         cutter = RegionCrops(of_image, self.reading.input_size, padding=padding)
-        return _Image(source, boxes, cutter.areas(), [cutter.cut(region, Changes()) for region in regions], [])
+        crops = [cutter.cut(region, Changes()) for region in regions]
+        return _Image(source, boxes, cutter.areas(), [(crop.image, crop.to_image) for crop in crops])
 
-    def _look_at(self, crops: Sequence[tuple[_Image, Crop]]) -> None:
-        decoded = self.network(np.stack([crop.image for _, crop in crops]), self.stop_after, self.flip_test)
+    def _cut_middle(self, source: SourceImage, given: Boxes) -> _Image:
+        if given is not None:
+            raise UserError(f"{source.name}: the network says of the middle of an image what it is: give no boxes")
+        size = self.reading.input_size
+        box = centre_box(source.width, source.height, size)
+        pixels = cut_and_scale(partial(source.read, source.entry), source.width, box, size)
+        return _Image(source, _whole(source), np.array([float(box[2] * box[3])]), [(pixels, scaled_to_image(box, size))])
+
+    def _look_at(self, crops: Sequence[tuple[_Image, NDArray[np.uint8]]]) -> None:
+        decoded = self.network(np.stack([pixels for _, pixels in crops]), self.stop_after, self.flip_test)
         for place, (image, _) in enumerate(crops):
             image.found.append((decoded, place))
 
     def _people(self, image: _Image) -> People:
         size = (image.source.width, image.source.height)
         boxes, box_scores = image.boxes[:, :4], image.boxes[:, 4]
-        crops = Crops(np.array([crop.to_image for crop in image.crops]).reshape(-1, 2, 3), size, box_scores)
+        crops = Crops(np.array([to_image for _, to_image in image.crops]).reshape(-1, 2, 3), size, box_scores)
         stages = []
         for k in range(self.stop_after or self.network.stages):
             results = {}
@@ -192,13 +205,20 @@ class Predictor:
 
 @dataclass(frozen=True, eq=False)
 class _Image:
-    """An image that is being looked at: its boxes (P, 5), their crops, and where each crop's outputs are."""
+    """An image that is being looked at.
+
+    Attributes:
+        boxes: (P, 5), x, y, w, h, score.
+        areas: (P,), square pixels of the image that each crop shows.
+        crops: pixels and affine to the image of each.
+        found: for each crop the outputs of its batch, and its place in the batch.
+    """
 
     source: SourceImage
     boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
-    crops: list[Crop]
-    found: list[tuple[Decoded, int]]
+    crops: list[tuple[NDArray[np.uint8], NDArray[np.float64]]]
+    found: list[tuple[Decoded, int]] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
@@ -207,6 +227,10 @@ class _Image:
     def decoded(self, stage: int, head: str) -> tuple[NDArray[Any], ...]:
         rows = [tuple(part[place] for part in decoded[stage][head]) for decoded, place in self.found]
         return tuple(np.stack(parts) for parts in zip(*rows, strict=True))
+
+
+def _whole(source: SourceImage) -> NDArray[np.float64]:
+    return np.array([[0.0, 0.0, source.width, source.height, 1.0]])
 
 
 def checked_boxes(boxes: ArrayLike, source: SourceImage) -> NDArray[np.float64]:
