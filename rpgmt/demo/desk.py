@@ -14,7 +14,7 @@ from typing import Any
 
 from rpgmt.demo.answer import Answer, describe_heads
 from rpgmt.demo.example import Example, draw_example
-from rpgmt.demo.limits import MAX_BOXES, MAX_BYTES, MAX_PIXELS, MAX_QUEUE, Refused
+from rpgmt.demo.limits import MAX_BOXES, MAX_BYTES, MAX_PIXELS, MAX_QUEUE, RefusedError
 from rpgmt.errors import UserError
 from rpgmt.prediction.predictor import Predictor
 from rpgmt.prediction.source import SourceImage
@@ -64,11 +64,11 @@ class Desk:
         """Stand in the queue.
 
         Raises:
-            Refused: it is full.
+            RefusedError: it is full.
         """
         with self._counting:
             if self.queue >= MAX_QUEUE:
-                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Too many images are waiting: try again in a moment.")
+                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many images are waiting: try again in a moment.")
             self.queue += 1
         try:
             yield
@@ -84,17 +84,17 @@ class Desk:
             boxes: as for `Predictor`.
 
         Raises:
-            Refused: it is no image, or too large; there are too many boxes, or they are none.
+            RefusedError: it is no image, or too large; there are too many boxes, or they are none.
         """
         source = _checked_image(data)
         if isinstance(boxes, list) and len(boxes) > MAX_BOXES:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"There are {len(boxes)} boxes: {MAX_BOXES} can be looked at.")
+            raise RefusedError(HTTPStatus.BAD_REQUEST, f"There are {len(boxes)} boxes: {MAX_BOXES} can be looked at.")
         with self._computing:
             start = time.perf_counter()
             try:
                 (people,) = self.predictor.stream([source], [boxes])
             except UserError as error:
-                raise Refused(HTTPStatus.BAD_REQUEST, f"This did not work: {error}.") from error
+                raise RefusedError(HTTPStatus.BAD_REQUEST, f"This did not work: {error}.") from error
             answer = Answer(people, time.perf_counter() - start)
             number = next(self._numbers)
             self._answers[number] = answer
@@ -106,12 +106,12 @@ class Desk:
         """A map of an answer, see `Answer.picture`.
 
         Raises:
-            Refused: there is none.
+            RefusedError: there is none.
         """
         try:
             return self._answers[number].picture(stage, head)
         except KeyError:
-            raise Refused(HTTPStatus.NOT_FOUND, "There is no such map, or it is no longer kept.") from None
+            raise RefusedError(HTTPStatus.NOT_FOUND, "There is no such map, or it is no longer kept.") from None
 
 
 def _checked_image(data: bytes) -> SourceImage:
@@ -119,9 +119,9 @@ def _checked_image(data: bytes) -> SourceImage:
         source = SourceImage.open(data)
     except UserError as error:
         words = "This is not an image that can be read: a PNG, a JPEG or a WebP can."
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words) from error
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, words) from error
     if source.width * source.height > MAX_PIXELS:
         size = f"{source.width} × {source.height} pixels"
         words = f"The image has {size}, and {MAX_PIXELS // 10**6} million are the most: make it smaller."
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
     return source

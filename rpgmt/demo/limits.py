@@ -13,7 +13,7 @@ MAX_QUEUE = 8
 """Questions that are computed or wait; more are sent away."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A question that is not answered: the status for the browser, and the words for the reader."""
 
     def __init__(self, status: HTTPStatus, words: str) -> None:

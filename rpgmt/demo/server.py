@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rpgmt.demo.limits import MAX_BYTES, Refused
+from rpgmt.demo.limits import MAX_BYTES, RefusedError
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._refuse_strangers()
             method(urlsplit(self.path))
-        except Refused as refused:
+        except RefusedError as refused:
             self.close_connection = True  # what was sent may not have been read
             self._send_json({"error": refused.words}, refused.status)
         except (ConnectionError, TimeoutError):
@@ -135,25 +135,25 @@ class _Handler(BaseHTTPRequestHandler):
             number, stage, head = found.groups()
             self._send(desk.picture(int(number), int(stage), unquote(head)), "image/png")
         else:
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
 
     def _post(self, url: Any) -> None:
         if url.path != "/ask":
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing here.")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
         with self.server.desk.in_queue():
             try:
                 boxes = json.loads(parse_qs(url.query).get("boxes", ["null"])[0])
             except (ValueError, RecursionError):
-                raise Refused(HTTPStatus.BAD_REQUEST, "The boxes cannot be read.") from None
+                raise RefusedError(HTTPStatus.BAD_REQUEST, "The boxes cannot be read.") from None
             self._send_json(self.server.desk.ask(self._body(), boxes))
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"\d{1,12}", length):
-            raise Refused(HTTPStatus.LENGTH_REQUIRED, "The image's length is missing.")
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "The image's length is missing.")
         if int(length) > MAX_BYTES:
             words = f"The file has {int(length) / 2**20:.0f} MB, and {MAX_BYTES // 2**20} are the most: make it smaller."
-            raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
         return self.rfile.read(int(length))
 
     def _refuse_strangers(self) -> None:
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             own = False
         if not own:
-            raise Refused(HTTPStatus.FORBIDDEN, f"Open {self.server.address} itself.")
+            raise RefusedError(HTTPStatus.FORBIDDEN, f"Open {self.server.address} itself.")
 
     def _send_json(self, content: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         self._send(json.dumps(content, allow_nan=False).encode(), "application/json", status)
