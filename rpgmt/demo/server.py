@@ -96,7 +96,7 @@ def _not_bound(host: str, port: int | None, error: OSError) -> UserError:
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     protocol_version = "HTTP/1.1"
-    timeout: ClassVar[float] = 30  # type: ignore[misc]  # seconds that a browser may be silent
+    timeout: ClassVar[float] = 30  # seconds that a browser may be silent
 
     def do_GET(self) -> None:
         self._answer(self._get)
