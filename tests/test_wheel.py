@@ -70,7 +70,8 @@ def installed(wheel: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_wheel_has_the_whole_project_under_one_name(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in names} == {"rpgmt"}
-    expected = {f"rpgmt/{path.relative_to(ROOT / 'rpgmt')}" for path in (ROOT / "rpgmt").rglob("*.py")} | {"rpgmt/py.typed"}
+    own = [path for ending in ("py", "css", "html", "js") for path in (ROOT / "rpgmt").rglob(f"*.{ending}")]
+    expected = {f"rpgmt/{path.relative_to(ROOT / 'rpgmt')}" for path in own} | {"rpgmt/py.typed"}
     for folder in ("tasks", "tools", "configs"):
         files = {path.relative_to(ROOT) for ending in ("py", "yaml") for path in (ROOT / folder).rglob(f"*.{ending}")}
         assert files

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -35,7 +36,12 @@ def main(argv: list[str], prog: str = "demo.py") -> int:
             import webbrowser
 
             webbrowser.open(server.address)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            # Python's own end would stop the threads that compute in the middle of torch, which aborts; there is nothing to tidy up.
+            print(f"{prog}: interrupted", file=sys.stderr, flush=True)
+            os._exit(130)
     return 0
 
 

@@ -149,6 +149,7 @@ function loadMaps() {
   maps[head.name] = answer.stages.map((_, k) => {
     const image = new Image();
     image.addEventListener("load", show);
+    image.addEventListener("error", () => say("This map is no longer kept: choose the image again."));
     image.src = `answers/${answer.number}/${k}/${encodeURIComponent(head.name)}.png`;
     return image;
   });
@@ -172,9 +173,9 @@ function show() {
   const looking = photo && !camera;
   $("empty").hidden = photo || camera;
   $("live").hidden = !camera;
-  $("side").hidden = !photo;
+  $("side").hidden = !looking;
   canvas.hidden = !looking;
-  $("views").hidden = !photo || model.heads.length < 2;
+  $("views").hidden = !looking || model.heads.length < 2;
   $("stages").hidden = !looking || !answer || model.stages < 2;
   if (!looking) return;
   drawCanvas();
@@ -215,6 +216,7 @@ function showStatus() {
     const scores = found().poses[head.name].flat().map(([, , score]) => score);
     parts.splice(1, 0, `${scores.filter((score) => score >= threshold.value).length} of ${scores.length} points`);
   }
+  if (maps[head.name]?.some((image) => !image.complete)) parts.push("drawing the maps …");
   status(parts.join(" · "));
 }
 

@@ -57,9 +57,12 @@ def wait_until_answered(page: Page) -> None:
     says(page, "all stages in")
 
 
+def wait_for_maps(page: Page) -> None:
+    sync_api.expect(page.locator("#status")).not_to_contain_text("drawing the maps")
+
+
 def pixels(page: Page) -> str:
-    """What is drawn, once the map that belongs to it is there."""
-    page.wait_for_timeout(150)
+    """What is drawn."""
     return str(page.evaluate("document.getElementById('canvas').toDataURL()"))
 
 
@@ -100,7 +103,7 @@ def test_an_image_a_box_its_stages_and_tasks(browser: Browser, server: DemoServe
         seen: list[str] = []
         for head in ("Key points", "Segmentation", "Depth", "Normals"):
             page.get_by_role("button", name=head, exact=True).click()
-            page.wait_for_load_state("networkidle")
+            wait_for_maps(page)
             before = len(watched.requests)
             pictures = []
             for stage in ("1", "2", "3"):
@@ -220,7 +223,7 @@ def test_downloads_are_what_the_stage_found(
         assert waiting.value.suggested_filename.endswith("-stage-2.json")
         assert rows == predictor(photo, box_rows(page)).stages[1].to_coco(image_id=photo.name)
         page.get_by_role("button", name="Depth").click()
-        page.wait_for_load_state("networkidle")
+        wait_for_maps(page)
         with page.expect_download() as waiting:
             page.get_by_role("button", name="PNG picture").click()
         picture = cv2.imread(str(waiting.value.path()))
