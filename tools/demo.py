@@ -39,7 +39,7 @@ def main(argv: list[str], prog: str = "demo.py") -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            # Python's own end would stop the threads that compute in the middle of torch, which aborts; there is nothing to tidy up.
+            # Python's own end would stop threads that compute in the middle of torch, which aborts. Nothing is to be tidied.
             print(f"{prog}: interrupted", file=sys.stderr, flush=True)
             os._exit(130)
     return 0

@@ -77,6 +77,12 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def hover(page: Page, place: tuple[float, float]) -> None:
+    frame = page.locator("#canvas").bounding_box()
+    assert frame is not None
+    page.mouse.move(frame["x"] + place[0] * frame["width"], frame["y"] + place[1] * frame["height"])
+
+
 def box_rows(page: Page) -> list[list[float]]:
     script = "rows => rows.map(row => [...row.querySelectorAll('input')].map(input => Number(input.value)))"
     return list(page.eval_on_selector_all("#boxes li", script))
@@ -121,7 +127,8 @@ def test_an_image_a_box_its_stages_and_tasks(browser: Browser, server: DemoServe
 def test_a_threshold_hides_points_and_a_table_lists_them(
     browser: Browser, server: DemoServer, photo: Path, predictor: rpgmt.Predictor
 ) -> None:
-    scores = predictor(photo).keypoint_scores
+    people = predictor(photo)
+    scores = people.keypoint_scores
     assert 0 < (scores >= 0.3).sum() < 17
     with demo(browser, server) as (page, watched):
         choose(page, photo)
@@ -132,6 +139,12 @@ def test_a_threshold_hides_points_and_a_table_lists_them(
         page.locator("#threshold").fill("0.3")
         assert f"{(scores >= 0.3).sum()} of 17 points" in str(page.locator("#status").text_content())
         assert pixels(page) != shown
+        points = people.keypoints[0]
+        inside = (points > 2).all(1) & (points < np.array(people.image_size) - 3).all(1)
+        best = int(np.where(inside, scores[0], -1).argmax())
+        x, y = points[best]
+        hover(page, ((x + 0.5) / 200, (y + 0.5) / 120))
+        assert page.locator("#tip").text_content() == f"{people.names[best].replace('_', ' ')} {scores[0, best]:.2f}"
         page.locator("#all summary").click()
         sync_api.expect(page.locator("#table tr")).to_have_count(17)
         assert "left wrist" in page.locator("#table").inner_text()
@@ -142,6 +155,10 @@ def test_boxes_are_undone_removed_typed_and_cleared(browser: Browser, server: De
     with demo(browser, server) as (page, watched):
         choose(page, photo)
         wait_until_answered(page)
+        hover(page, (0.6, 0.5))
+        page.mouse.down()
+        page.mouse.up()
+        page.keyboard.press("Escape")  # the first corner was a mistake
         drag(page, (0.1, 0.1), (0.4, 0.9))
         drag(page, (0.9, 0.9), (0.5, 0.2))  # from any corner to its opposite
         wait_until_answered(page)
