@@ -202,7 +202,7 @@ class ClassificationTask(Task):
         """Images by how sure the network is of their true class."""
         import numpy as np
 
-        from rpgmt.report import gallery
+        from rpgmt.run_report import gallery
 
         records = sorted(predictions, key=lambda record: record["index"])
         sure = np.array([record["sure"] for record in records])

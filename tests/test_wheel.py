@@ -99,6 +99,10 @@ def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run
     measured = json.loads((tmp_path / "evaluation.json").read_text())["val"]
     assert {"stage_1/AP", "stage_2/AP"} <= set(measured)
     assert "bank N" in run(rpgmt, "summary", out).stdout
+    assert run(rpgmt, "report", out, "--out", "page.html").stdout == "written: page.html\n"
+    command = (out / "commands.txt").read_text().splitlines()[1:]
+    assert len(command) == 1  # of the first process
+    assert command[0].startswith("rpgmt train pose --stages 2 ")
 
 
 def test_a_benchmark_starts_programs_of_the_wheel(installed: Path, run: Run, tmp_path: Path) -> None:

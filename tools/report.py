@@ -20,7 +20,7 @@ def main(argv: list[str], prog: str = "report.py") -> int:
     parser.add_argument("--out", type=cli.output_file, metavar="FILE", help=f"the page (default: {where})")
     arguments = parser.parse_args(argv)
 
-    from rpgmt.report.page import write_report
+    from rpgmt.run_report.page import write_report
 
     default = arguments.runs[0] / "report.html" if len(arguments.runs) == 1 else Path("report.html")
     file = arguments.out or default

@@ -134,7 +134,7 @@ class Task(abc.ABC):
         """Write pictures of the last validation's predictions to the run folder; by default none."""
 
     def draw_gallery(self, predictions: list[Any], model: nn.Module, folder: Path) -> None:  # noqa: B027 - as above
-        """Write pictures of the best, the middle and the worst predictions to a folder, see `rpgmt.report.gallery`.
+        """Write pictures of the best, the middle and the worst predictions to a folder, see `rpgmt.run_report.gallery`.
 
         Args:
             predictions: of the last validation.

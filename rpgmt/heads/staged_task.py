@@ -21,8 +21,8 @@ from rpgmt.engine.task import Batch, Dataset, Outputs, Task, TaskConfig
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
 from rpgmt.prediction.meaning import Reading
-from rpgmt.report import gallery
 from rpgmt.rpg.bake import bake
+from rpgmt.run_report import gallery
 from rpgmt.visualize import contact_sheet, save_png
 
 ONE_HEAD, SEVERAL_HEADS = 2, 1

@@ -135,16 +135,17 @@ def test_a_threshold_hides_points_and_a_table_lists_them(
         wait_until_answered(page)
         page.locator("#threshold").fill("0")
         assert "17 of 17 points" in str(page.locator("#status").text_content())
+        points = people.keypoints[0]
+        inside = (points > 2).all(1) & (points < np.array(people.image_size) - 3).all(1)
+        place = points[inside][0]
+        hover(page, tuple((place + 0.5) / people.image_size))
+        there = np.flatnonzero(np.hypot(*(points - place).T) < 0.1)  # fresh weights may find several at one place
+        texts = {f"{people.names[k].replace('_', ' ')} {scores[0, k]:.2f}" for k in there}
+        assert page.locator("#tip").text_content() in texts
         shown = pixels(page)
         page.locator("#threshold").fill("0.3")
         assert f"{(scores >= 0.3).sum()} of 17 points" in str(page.locator("#status").text_content())
         assert pixels(page) != shown
-        points = people.keypoints[0]
-        inside = (points > 2).all(1) & (points < np.array(people.image_size) - 3).all(1)
-        best = int(np.where(inside, scores[0], -1).argmax())
-        x, y = points[best]
-        hover(page, ((x + 0.5) / 200, (y + 0.5) / 120))
-        assert page.locator("#tip").text_content() == f"{people.names[best].replace('_', ' ')} {scores[0, best]:.2f}"
         page.locator("#all summary").click()
         sync_api.expect(page.locator("#table tr")).to_have_count(17)
         assert "left wrist" in page.locator("#table").inner_text()

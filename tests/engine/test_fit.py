@@ -62,7 +62,8 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(task, config(out, ema=0.9), summary=summary) == out
     assert (torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGINT)) == before
 
-    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints", "curves.png"}
+    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints"}
+    names |= {"curves.png", "report.html"}
     assert names | {next(out.glob("events*")).name} == {path.name for path in out.iterdir()}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -71,8 +72,10 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert from_dict(type(config(out)), saved).train.ema == 0.9
 
     metrics = json.loads((out / "metrics.json").read_text())
-    keys = {"task", "val", "parameters", "bytes", "macs", "data", "seed", "steps", "seconds", "versions"}
+    keys = {"task", "val", "best", "parameters", "bytes", "macs", "data", "seed", "steps", "ended", "seconds", "versions"}
+    keys |= {"hardware"}
     assert metrics.keys() == keys
+    assert metrics["ended"] == {"by": "length", "epochs": 3, "max_steps": None, "patience": None}
     assert metrics["steps"] == 3 * PER_EPOCH
     assert metrics["val"]["never"] is None
     assert metrics["bytes"] == {"model_file": (out / "model.safetensors").stat().st_size}
@@ -158,6 +161,12 @@ def test_schedules() -> None:
     cosine = factors(schedule="cosine")
     assert cosine == [1, 0.9755, 0.9045, 0.7939, 0.6545, 0.5, 0.3455, 0.2061, 0.0955, 0.0245]
     assert factors(schedule="cosine", warmup_steps=10) == [n / 10 for n in range(1, 11)]
+
+
+def test_a_short_run_has_a_short_warm_up_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(Toy(), config(tmp_path / "run", warmup_steps=100, schedule="constant"))
+    assert [float(row["lr"]) for row in rows(tmp_path / "run")] == [1e-2] * 3
+    assert capsys.readouterr().out.startswith("note: warm-up takes 3 of the 15 steps (`warmup_steps` is 100)\n")
 
 
 def test_best_checkpoint_has_the_highest_score_and_none_is_no_score(tmp_path: Path) -> None:

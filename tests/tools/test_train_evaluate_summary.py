@@ -283,7 +283,7 @@ def test_every_preset_is_read_and_builds(preset: Path, capsys: pytest.CaptureFix
     assert "generated M" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("tool", ["train", "evaluate", "summary", "benchmark", "data"])
+@pytest.mark.parametrize("tool", ["train", "evaluate", "summary", "benchmark", "data", "report"])
 def test_each_tool_answers_help_as_a_program_without_torch(tool: str) -> None:
     code = f"import sys, runpy; sys.argv = ['{tool}.py', '--help']\ntry: runpy.run_path('tools/{tool}.py', run_name='__main__')"
     code += "\nfinally: assert 'torch' not in sys.modules"

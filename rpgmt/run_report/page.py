@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rpgmt.engine.checkpoint import replace_file
-from rpgmt.report.compare import comparison
-from rpgmt.report.curves import chart, legend, stage_colours
-from rpgmt.report.facts import counts_section, run_section, tiles, title
-from rpgmt.report.html import Html, details, joined, tag
-from rpgmt.report.metrics import metrics_section
-from rpgmt.report.pictures import gallery_section, stage_weights_section
-from rpgmt.report.runs import Run, read_runs
+from rpgmt.run_report.compare import comparison
+from rpgmt.run_report.curves import chart, legend, stage_colours
+from rpgmt.run_report.facts import counts_section, run_section, tiles, title
+from rpgmt.run_report.html import Html, details, joined, tag
+from rpgmt.run_report.metrics import metrics_section
+from rpgmt.run_report.pictures import gallery_section, stage_weights_section
+from rpgmt.run_report.runs import Run, read_runs
 
 STYLE = Path(__file__).with_name("style.css")
 PICTURE_BYTES = 2_000_000

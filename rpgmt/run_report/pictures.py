@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from rpgmt.report.facts import figure
-from rpgmt.report.html import Html, details, joined, table, tag
-from rpgmt.report.runs import Run
+from rpgmt.run_report.facts import figure
+from rpgmt.run_report.html import Html, details, joined, table, tag
+from rpgmt.run_report.runs import Run
 
 
 def gallery_section(run: Run, most_bytes: int) -> Html | None:

@@ -12,7 +12,7 @@ from typing import Any
 from rpgmt.config import load_yaml
 from rpgmt.engine.run_folder import RunFolder, read_commands
 from rpgmt.errors import UserError
-from rpgmt.report.stage_weights import StageWeights, stage_weights
+from rpgmt.run_report.stage_weights import StageWeights, stage_weights
 from rpgmt.visualize import Lines, read_curves
 
 

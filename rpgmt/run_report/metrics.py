@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rpgmt.report.facts import figure
-from rpgmt.report.html import Html, details, joined, table, tag
-from rpgmt.report.runs import Run
+from rpgmt.run_report.facts import figure
+from rpgmt.run_report.html import Html, details, joined, table, tag
+from rpgmt.run_report.runs import Run
 
 MOST_ROWS = 24
 """Of a table of parts that is not folded away: the key points of most sets."""
@@ -79,6 +79,6 @@ def _row(name: str, values: Sequence[float | None]) -> list[object]:
 
 
 def _parts_table(caption: str, rows: Sequence[Sequence[object]], run: Run) -> Html:
-    """Folded away where it is long; the bars are of the last column, from 0 to 1."""
-    found = table(f"{caption}; bars are the last column's", ["", *columns(run), ""], rows, class_="figures parts")
+    """Folded away where it is long; the bars are of the last column of figures, from 0 to 1."""
+    found = table(caption, ["", *columns(run), ""], rows, class_="figures parts")
     return found if len(rows) <= MOST_ROWS else details(f"{caption} ({len(rows)})", found)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rpgmt.report.curves import chart, legend, run_colours
-from rpgmt.report.facts import COUNTS, count, facts, figure
-from rpgmt.report.html import Html, details, table, tag
-from rpgmt.report.runs import Run
+from rpgmt.run_report.curves import chart, legend, run_colours
+from rpgmt.run_report.facts import COUNTS, count, facts, figure
+from rpgmt.run_report.html import Html, details, table, tag
+from rpgmt.run_report.runs import Run
 
 
 def comparison(runs: Sequence[Run]) -> Iterator[Html]:
