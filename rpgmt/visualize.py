@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,15 +74,7 @@ def paint_pose(
     is_visibility = bool(np.isin(values, (0, 1, 2)).all())
     drawn = (values > (0 if is_visibility else threshold)) & np.isfinite(points).all(axis=1)
     hidden = values == 1 if is_visibility else np.zeros(len(points), bool)
-    lefts, rights = {pair[0] for pair in flip_pairs}, {pair[1] for pair in flip_pairs}
-
-    def colour(*indices: int) -> tuple[int, int, int]:
-        inside = {"left" if i in lefts else "right" if i in rights else "middle" for i in indices}
-        if inside == {"left"} or inside == {"left", "middle"}:
-            return LEFT
-        if inside == {"right"} or inside == {"right", "middle"}:
-            return RIGHT
-        return MIDDLE
+    colour = side_colours(flip_pairs)
 
     # OpenCV's shift gives sub-pixel positions; clipping keeps far-away points inside its integers.
     shift = 4
@@ -114,6 +106,25 @@ def paint_pose(
             cv2.circle(canvas, centre, r, colour(k), -1, cv2.LINE_AA, shift)
             if outlined:
                 cv2.circle(canvas, centre, r, _INK, 1, cv2.LINE_AA, shift)
+
+
+def side_colours(flip_pairs: Sequence[tuple[int, int]]) -> Callable[..., tuple[int, int, int]]:
+    """The colour (RGB) of a key point, or of what joins several, given their indices: its side's, or the middle's.
+
+    Args:
+        flip_pairs: pairs (left, right) of indices of key points.
+    """
+    lefts, rights = {pair[0] for pair in flip_pairs}, {pair[1] for pair in flip_pairs}
+
+    def colour(*indices: int) -> tuple[int, int, int]:
+        inside = {"left" if i in lefts else "right" if i in rights else "middle" for i in indices}
+        if inside == {"left"} or inside == {"left", "middle"}:
+            return LEFT
+        if inside == {"right"} or inside == {"right", "middle"}:
+            return RIGHT
+        return MIDDLE
+
+    return colour
 
 
 def colorize(

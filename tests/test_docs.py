@@ -27,11 +27,11 @@ from rpgmt.config import to_dict
 from rpgmt.config.presets import CONFIGS, ROOT
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
-from tools import benchmark, data, evaluate, report, summary, train
+from tools import benchmark, data, demo, evaluate, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TOOLS = {"benchmark": benchmark, "data": data, "evaluate": evaluate, "report": report, "summary": summary, "train": train}
+TOOLS = {module.__name__.removeprefix("tools."): module for module in (benchmark, data, demo, evaluate, report, summary, train)}
 TASKS = cli.find_tasks(tasks)
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
 TINY += ["--batch-size", "2", "--max-steps", "1", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
@@ -77,6 +77,7 @@ def flags_of(*words: str) -> frozenset[str]:
 
 def all_flags() -> frozenset[str]:
     words = [
+        ("demo",),
         ("evaluate",),
         ("report",),
         ("summary",),

@@ -19,7 +19,7 @@ from rpgmt.config.presets import ROOT
 
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--train-images", "8", "--val-images", "4"]
 TINY += ["--batch-size", "4", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
-COMMANDS = "benchmark, data, evaluate, report, summary, train"
+COMMANDS = "benchmark, data, demo, evaluate, report, summary, train"
 TOOLS = COMMANDS.split(", ")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -70,7 +70,8 @@ def installed(wheel: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -
 def test_the_wheel_has_the_whole_project_under_one_name(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {name.partition("/")[0] for name in names} == {"rpgmt"}
-    expected = {f"rpgmt/{path.relative_to(ROOT / 'rpgmt')}" for path in (ROOT / "rpgmt").rglob("*.py")} | {"rpgmt/py.typed"}
+    own = [path for ending in ("py", "css", "html", "js") for path in (ROOT / "rpgmt").rglob(f"*.{ending}")]
+    expected = {f"rpgmt/{path.relative_to(ROOT / 'rpgmt')}" for path in own} | {"rpgmt/py.typed"}
     for folder in ("tasks", "tools", "configs"):
         files = {path.relative_to(ROOT) for ending in ("py", "yaml") for path in (ROOT / folder).rglob(f"*.{ending}")}
         assert files

@@ -20,8 +20,8 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """A headless browser."""
+def chromium(*arguments: str) -> Iterator[Browser]:
+    """A headless browser; `arguments` are more of its program's."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no browser tests: playwright is not installed (uv sync)")
     named = os.environ.get("CHROMIUM")
     program = named or next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -29,7 +29,9 @@ def chromium() -> Iterator[Browser]:
         pytest.skip("no browser tests: no Chromium (apt-get install chromium), or name one in the environment as CHROMIUM")
     with sync_api.sync_playwright() as playwright:
         # As root Chromium wants no sandbox; what it opens is the tests' own. Containers have a small /dev/shm.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage", *arguments]
+        )
         try:
             yield browser
         finally:

@@ -1,0 +1,1 @@
+"""A local web page on which a trained model is tried: the standard library's server, one page, no files written."""
