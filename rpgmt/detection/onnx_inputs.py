@@ -93,6 +93,8 @@ def read_input_form(path: Path, inputs: Sequence[Any], metadata: Mapping[str, st
     sides = shape[-2:] if channels_first else shape[-3:-1]
     if not channels_first and shape[-1] != 3:
         raise wrong
+    if size is not None and size < 1:
+        raise UserError(f"`size` is {size}: give height and width in pixels, e.g. {OPEN_SIZE}")
     fixed = [side for side in sides if isinstance(side, int)]
     if size is not None and fixed:
         raise UserError(f"`size` is {size}: the input of {path} is fixed at {shape}: leave the size out")
