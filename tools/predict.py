@@ -105,7 +105,9 @@ def _parser(prog: str) -> cli.Parser:
     people.add_argument("--detector", metavar="NAME|FILE", help="torchvision's, e.g. ssdlite, or an .onnx file")
     people.add_argument("--detector-threshold", type=float, metavar="X", help="the lowest score that counts, from 0 to 1")
     people.add_argument("--boxes", type=Path, metavar="FILE", help="COCO annotations, or a list of COCO's box results")
-    people.add_argument("--annotations", type=Path, metavar="FILE", help="COCO document: which file an `image_id` of --boxes is")
+    people.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="COCO document: which file an `image_id` of --boxes is"
+    )
     network = parser.add_argument_group("network")
     network.add_argument("--weights", default="last", choices=["last", "best"], help="of a run folder (default: last)")
     network.add_argument("--stop-after", type=int, metavar="K", help="compute so many stages (default: all)")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def made_ahead(items: Iterator[T], count: int) -> Iterator[T]:
+def made_ahead(items: Iterator[T], count: int) -> Generator[T]:
     """The items in their order; one other thread makes them, up to `count` of them before they are asked for.
 
     An error comes where its item would have come. When this iterator is closed, the thread ends after the item that it is at.

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -90,7 +90,7 @@ class Frames:
 
     def _newest(self) -> Iterator[Frame]:
         """Of frames that come faster than they are looked at the last one: nothing lags behind."""
-        newest: list[Frame | None] = []
+        newest: list[tuple[int, float, NDArray[Any]] | None] = []
         changed = threading.Condition()
         stop = threading.Event()
 
@@ -98,7 +98,7 @@ class Frames:
             started, number = time.monotonic(), 0
             while not stop.is_set():
                 there, image = self._capture.read()
-                frame = Frame(number, time.monotonic() - started, image) if there else None
+                frame = (number, time.monotonic() - started, image) if there else None
                 with changed:
                     newest[:] = [frame]
                     changed.notify()
@@ -116,14 +116,15 @@ class Frames:
                     frame = newest.pop()
                 if frame is None:
                     return
-                self.read = frame.number + 1
-                yield frame._replace(pixels=_rgb(frame.pixels))
+                number, seconds, image = frame
+                self.read = number + 1
+                yield Frame(number, seconds, _rgb(image))
         finally:
             stop.set()
             thread.join(5)  # a stalled stream is left to the end of the program
 
 
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.ndim == 3 else cv2.COLOR_GRAY2RGB), np.uint8)
 
 

@@ -37,9 +37,9 @@ class Notes:
         if self._progress is not None:
             self._progress.start()
 
-    def skip(self, line: str) -> None:
-        """A line about what is left out."""
-        self.skipped += 1
+    def skip(self, line: str, count: int = 1) -> None:
+        """A line about so many sources that are left out."""
+        self.skipped += count
         self.say(line)
 
     def begin(self, what: str, total: int | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +117,8 @@ class Run:
                 errors.append(error)
         if not found:
             raise errors[0]
-        for error in errors:
-            self._notes.skip(str(error))
+        if errors:
+            self._notes.skip(f"{errors[0]} (nor {len(errors) - 1} others)" if errors[1:] else str(errors[0]), len(errors))
         return found
 
     def _predict_images(self, images: Sequence[tuple[str, BoxedImage]], number: int) -> None:
@@ -132,9 +132,7 @@ class Run:
                     opened.append(error)
                 yield opened[-1]
 
-        found = self._predictor.attempts(
-            open_each(), (boxed.boxes for _, boxed in images), ahead=self._predictor.batch_size
-        )
+        found = self._predictor.attempts(open_each(), (boxed.boxes for _, boxed in images), ahead=self._predictor.batch_size)
         self._notes.begin("images", len(images))
         with RowsFile(self._out / "results.json") as rows, closing(made_ahead(found, _DRAWN_AHEAD)) as each:
             try:
@@ -206,7 +204,7 @@ class Run:
                 if self._stop.asked:
                     break
 
-    def _found_in(self, frames: Frames) -> Iterator[tuple[Frame, People]]:
+    def _found_in(self, frames: Frames) -> Generator[tuple[Frame, People]]:
         """Each frame and who is in it; of a camera or a stream the newest frame, at once."""
         predictor = self._predictor
         if frames.is_live:
