@@ -119,7 +119,11 @@ def _parser(prog: str) -> cli.Parser:
     written.add_argument("--no-pictures", dest="pictures", action="store_false", help="draw neither pictures nor videos")
     written.add_argument("--stages", action="store_true", help="draw all stages side by side")
     written.add_argument(
-        "--min-point-score", type=float, default=0.2, metavar="X", help="do not draw weaker key points (default: 0.2)"
+        "--min-point-score",
+        type=float,
+        default=0.2,
+        metavar="X",
+        help="neither draw nor smooth weaker key points (default: 0.2)",
     )
     written.add_argument("--track", action="store_true", help="give the people of a video lasting ids")
     written.add_argument("--smooth", action="store_true", help="with --track: smooth their key points")

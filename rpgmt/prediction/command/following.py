@@ -18,10 +18,11 @@ class Follower:
         rate: frames a second.
         birth: the score of a box from which on it starts a person.
         smooth: whether key points are smoothed too; those of the last stage.
+        min_point_score: of a key point that scores less the last place that was seen well stays, when they are smoothed.
     """
 
-    def __init__(self, rate: float, *, birth: float, smooth: bool) -> None:
-        self._rate, self._birth, self._smooth = rate, birth, smooth
+    def __init__(self, rate: float, *, birth: float, smooth: bool, min_point_score: float) -> None:
+        self._rate, self._birth, self._smooth, self._min_point_score = rate, birth, smooth, min_point_score
         self._tracker: Tracker | None = None
         self._smoother: KeypointSmoother | None = None
 
@@ -30,7 +31,8 @@ class Follower:
         has_poses = people.has_poses
         if self._tracker is None:
             self._tracker = Tracker(people.poses.keypoint_set if has_poses else None, birth=self._birth)
-            self._smoother = KeypointSmoother(self._rate) if self._smooth and has_poses else None
+            if self._smooth and has_poses:
+                self._smoother = KeypointSmoother(self._rate, min_score=self._min_point_score)
         ids = self._tracker.update(people.boxes, people.box_scores, people.keypoints if has_poses else None)
         people = people.with_ids(ids)
         if self._smoother is None:

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from rpgmt.errors import UserError
 from rpgmt.prediction.command.sources import Video
 
+# What fails is said in a line of our own. OpenCV reads this when it opens the first video; -8 is quiet in FFmpeg's numbers.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 _USUAL_RATE = 30.0
 """Frames a second where a camera does not say."""
 _ESTIMATE = 0.02
@@ -53,7 +56,7 @@ class Frames:
 
     def __init__(self, video: Video) -> None:
         self.name = video.name
-        with _silent_ffmpeg():
+        with _silent_opencv():
             self._capture = cv2.VideoCapture(video.address)
         if not self._capture.isOpened():
             raise UserError(f"{video.name}: {'not a video that' if video.is_file else 'nothing that'} can be read")
@@ -81,8 +84,7 @@ class Frames:
 
     def _all(self) -> Iterator[Frame]:
         while True:
-            with _silent_ffmpeg():
-                there, image = self._capture.read()
+            there, image = self._capture.read()
             if not there:
                 return
             yield Frame(self.read, self.read / self.rate, _rgb(image))
@@ -129,11 +131,10 @@ def _rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def _silent_ffmpeg() -> Iterator[None]:
-    """Meanwhile the libraries that decode do not print: what fails is said in a line of our own."""
+def _silent_opencv() -> Iterator[None]:
+    """Meanwhile it does not print."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet, in libavutil's numbers
     try:
         yield
     finally:

@@ -48,7 +48,7 @@ class Options:
         pictures: whether to draw.
         stages: draw all stages side by side.
         min_score: people who score less are left out.
-        min_point_score: key points that score less are not drawn.
+        min_point_score: key points that score less are not drawn, and do not count for `smooth`.
         track: give the people of a video lasting ids.
         smooth: smooth their key points.
     """
@@ -240,5 +240,6 @@ class Run:
         return draw(people, source, stages=self._options.stages, min_score=self._options.min_point_score)
 
     def _follower(self, frames: Frames) -> Follower:
-        detector = self._predictor.detector
-        return Follower(frames.rate, birth=0.0 if detector is None else detector.threshold, smooth=self._options.smooth)
+        birth = 0.0 if self._predictor.detector is None else self._predictor.detector.threshold
+        options = self._options
+        return Follower(frames.rate, birth=birth, smooth=options.smooth, min_point_score=options.min_point_score)
