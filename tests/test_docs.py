@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.box_detector import box_detector
+from helpers.box_detector import box_detector, draw
 from helpers.videos import write_video
 
 import rpgmt
@@ -30,11 +30,19 @@ from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
 from rpgmt.prediction.meaning import KeypointMaps, Reading
-from tools import benchmark, data, evaluate, predict, summary, train
+from tools import benchmark, data, evaluate, predict, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TOOLS = {"benchmark": benchmark, "data": data, "evaluate": evaluate, "predict": predict, "summary": summary, "train": train}
+TOOLS = {
+    "benchmark": benchmark,
+    "data": data,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "summary": summary,
+    "train": train,
+}
 TASKS = cli.find_tasks(tasks)
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
 TINY += ["--batch-size", "2", "--max-steps", "1", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
@@ -81,7 +89,14 @@ def flags_of(*words: str) -> frozenset[str]:
 
 
 def all_flags() -> frozenset[str]:
-    words = [("evaluate",), ("predict",), ("summary",), ("data", "synthetic"), *(("train", task) for task in TASKS)]
+    words = [
+        ("evaluate",),
+        ("predict",),
+        ("report",),
+        ("summary",),
+        *(("data", verb) for verb in ("synthetic", "check", "convert")),
+        *(("train", task) for task in TASKS),
+    ]
     words += [("benchmark", kind) for kind in ("generation", "step", "loader", "predict", "multitask", "classification")]
     return frozenset().union(*(flags_of(*name) for name in words))
 
@@ -119,8 +134,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
     if tool == "benchmark":
         known = flags_of(tool, arguments[0])
     elif tool == "data":
-        assert arguments.pop(0) == "synthetic"
-        known = flags_of("data", "synthetic")
+        known = flags_of("data", arguments.pop(0))
     elif tool == "summary" and arguments[0] in TASKS:
         cli.parse_train(arguments, TASKS)
         return
@@ -184,12 +198,23 @@ def test_points_of_a_photograph(workplace: Path) -> None:
     assert type(names["model"].stages[0]).__name__ == "HourglassStage"
 
 
+def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
+    box_detector(workplace / "detector.onnx")
+    cv2.imwrite(str(workplace / "photo.jpg"), draw((48, 64), [(16, 16, 16, 16)])[..., ::-1])
+    names = run_python(DOCS / "detectors.md")
+    assert np.allclose(names["found"].boxes, [[15.5, 15.5, 16, 16]], rtol=0, atol=1.5)  # JPEG
+    assert names["ids"].tolist() == [1]
+
+
 def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(DOCS / "own-loop.md", "python")
+    code, _ = blocks(DOCS / "own-loop.md", "python")
     names = run_python(DOCS / "own-loop.md")
-    bank, generated, fixed = map(int, capsys.readouterr().out.split())
+    shown = capsys.readouterr().out
+    ((bank, generated, fixed),) = (map(int, line.split()) for line in shown.splitlines() if re.fullmatch(r"\d+ \d+ \d+", line))
     assert bank == round(generated / 4)
     assert fixed > 0
+    assert "weights before: drawn anew" in shown
+    assert "weights before: projected" in shown
     assert type(names["model"][0]).__name__ == "Conv2d"
     assert len([line for line in code.splitlines() if line]) <= 15
 
@@ -223,7 +248,7 @@ def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:
     with_code = [page.name for page in PAGES if blocks(page, "python")]
-    assert sorted(with_code) == ["README.md", "own-loop.md", "pose.md"]  # each has a test above
+    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md", "pose.md"]  # each has a test above
     for name in re.findall(r"`(\w+)(?:\(|`)", prose(DOCS / "own-loop.md").partition("| function |")[2].partition("\n\n")[0]):
         assert hasattr(rpgmt, name), name
 

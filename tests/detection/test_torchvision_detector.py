@@ -1,4 +1,4 @@
-"""Torchvision's detectors: what comes out is torchvision's, half a pixel on; weights come from the file or are asked for."""
+"""Torchvision's detectors: what comes out is torchvision's; weights come from the file or are asked for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ SSDLITE = "ssdlite320_mobilenet_v3_large"
 def ssdlite() -> torch.nn.Module:
     """With random weights, by which it sees persons and dogs in any noise."""
     torch.manual_seed(0)
-    network = models.get_model(SSDLITE, weights=None, weights_backbone=None).eval()
+    network = models.get_model(SSDLITE, weights=None, weights_backbone=None).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():  # statistics of noise: without them all activations are next to nothing, whatever the image
+        network.head(list(network.backbone(torch.randn(4, 3, 320, 320)).values()))
+    network.eval()
     for layer in network.head.classification_head.module_list:
         layer[-1].bias.data.view(-1, 91)[:, [1, DOG]] += 1
     return network
@@ -44,7 +50,7 @@ def expected(network: torch.nn.Module, image: np.ndarray, label: int = 1) -> tup
         (found,) = network([torch.tensor(image).permute(2, 0, 1) / 255])
     persons = (found["labels"] == label) & (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
     corners = found["boxes"][persons].double().numpy()
-    boxes = np.concatenate((corners[:, :2] - 0.5, corners[:, 2:] - corners[:, :2]), axis=1)
+    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
     return boxes, found["scores"][persons].double().numpy()
 
 
@@ -52,7 +58,7 @@ def test_boxes_of_persons_are_torchvisions() -> None:
     network, detector = ssdlite(), random_detector()
     for image, detections in zip(IMAGES, detector(IMAGES), strict=True):
         boxes, scores = expected(network, image)
-        assert len(boxes) > 1
+        assert len(np.unique(scores.round(4))) > 10  # the image decides
         assert np.allclose(detections.boxes, boxes, rtol=0, atol=1e-3)
         assert np.allclose(detections.scores, scores, rtol=0, atol=1e-6)
         assert detections.labels is not None

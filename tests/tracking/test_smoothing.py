@@ -46,7 +46,7 @@ def one_euro(values: list[float], min_cutoff: float, beta: float, derivative_cut
 @pytest.mark.parametrize("options", [{}, {"min_cutoff": 0.1, "beta": 0.0}, {"min_cutoff": 3.0, "derivative_cutoff": 0.2}])
 def test_as_the_papers_algorithm(options: dict[str, float]) -> None:
     values = np.random.default_rng(0).normal(0, 5, 200).cumsum()
-    full = {"min_cutoff": 1.0, "beta": 20.0, "derivative_cutoff": 1.0, **options}
+    full = {"min_cutoff": 1.0, "beta": 10.0, "derivative_cutoff": 1.0, **options}
     # Speeds are in sizes of the person, 100 pixels here.
     expected = one_euro(values.tolist(), full["min_cutoff"], full["beta"] / 100, full["derivative_cutoff"])
     found = smooth(on_x(values), **options)
