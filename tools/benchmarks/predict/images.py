@@ -30,9 +30,9 @@ def measure(predictor: Predictor, folder: Path, rounds: int) -> dict[str, Any]:
     """Takes turns on the same people: images a second of each way, and the ratio to the bare network within a turn."""
     predictor = copy.copy(predictor)
     predictor.detector = None
-    files, boxes = _people(folder)
+    files, boxes = people(folder)
     arrays = [SourceImage.open(file).pixels for file in files]
-    batches = _batches(predictor, files, boxes)
+    batches = batches_of(predictor, files, boxes)
     ways: dict[str, Callable[[], None]] = dict(
         zip(
             WAYS,
@@ -66,7 +66,7 @@ def table(title: str, record: dict[str, Any]) -> Table:
     return table
 
 
-def _people(folder: Path) -> tuple[list[Path], list[list[list[float]]]]:
+def people(folder: Path) -> tuple[list[Path], list[list[list[float]]]]:
     document, images = make_files(folder)
     return (
         [images / image["file_name"] for image in document["images"]],
@@ -87,7 +87,7 @@ class _Kept(Network):
         return self._network(crops, stop_after, flip_test)
 
 
-def _batches(predictor: Predictor, files: list[Path], boxes: list[list[list[float]]]) -> list[Tensor]:
+def batches_of(predictor: Predictor, files: list[Path], boxes: list[list[list[float]]]) -> list[Tensor]:
     """The very batches that the predictor makes, normalised."""
     kept = _Kept(predictor.network)
     _drain(Predictor(kept, batch_size=predictor.batch_size, every_stage=False).attempts(files, boxes))
