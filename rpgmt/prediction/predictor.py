@@ -131,15 +131,19 @@ class Predictor:
             return next(self.stream([image], [boxes]))
         if boxes is not None and len(boxes) != len(image):
             raise UserError(f"there are {len(image)} images and {len(boxes)} sets of boxes: give one for each image")
-        return list(self.stream(image, boxes))
+        return list(self.stream(image, boxes, ahead=self.batch_size))
 
-    def stream(self, images: Iterable[ImageLike | SourceImage], boxes: Iterable[Boxes] | None = None) -> Iterator[People]:
+    def stream(
+        self, images: Iterable[ImageLike | SourceImage], boxes: Iterable[Boxes] | None = None, *, ahead: int = 0
+    ) -> Iterator[People]:
         """What is found in each image, in their order; batches go across images, and images are read as they are needed.
 
         Args:
             images, boxes: as of a call; they may be generators without an end.
+            ahead: so many images are read, and cut, in another thread before the network needs them. 0: each when its turn
+                comes, so that what a camera gives is not old.
         """
-        for found in self.attempts(images, boxes):
+        for found in self.attempts(images, boxes, ahead=ahead):
             if isinstance(found, UserError):
                 raise found
             yield found
@@ -154,9 +158,7 @@ class Predictor:
         """As `stream`, but where an image cannot be read or its boxes are wrong, the error is in its place.
 
         Args:
-            images, boxes: as of a call; they may be generators without an end. An error among the images stays one.
-            ahead: so many images are read, and cut, in another thread before the network needs them. 0: each when its turn
-                comes, so that what a camera gives is not old.
+            images, boxes, ahead: as of `stream`. An error among the images stays one.
         """
         waiting: deque[_Image | UserError] = deque()
         crops: list[tuple[_Image, NDArray[np.uint8]]] = []  # not yet looked at

@@ -39,6 +39,11 @@ def test_what_words_name(words: list[str], images: list[str], videos: list[str |
     assert found.videos == [Video(address) for address in videos]
 
 
+def test_passwords_are_not_written() -> None:
+    assert Video("rtsp://user:secret@host/live").name == "rtsp://host/live"
+    assert (Video(3).name, Video("a@b.mp4").name) == ("camera 3", "a@b.mp4")
+
+
 @pytest.mark.parametrize("word", ["nothing.jpg", "no*.png", "empty"])
 def test_what_is_not_there_is_named(word: str, folder: Path) -> None:
     (folder / "empty").mkdir()

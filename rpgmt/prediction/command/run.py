@@ -232,6 +232,8 @@ class Run:
             self._notes.say(f"{video.name}: nobody was found in {len(empty)} frames, the first is {empty[0]}")
         if frames.missing and not self._stop.asked:
             self._notes.skip(f"{video.name}: {frames.missing}")
+        if frames.is_live and not self._stop.asked:
+            self._notes.say(f"{video.name}: it ended after {frames.read} frames")
 
     def _chosen(self, people: People) -> People:
         return people.select(people.scores >= self._options.min_score) if self._options.min_score > 0 else people

@@ -24,8 +24,10 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What it is called in messages and files."""
-        return f"camera {self.address}" if isinstance(self.address, int) else self.address
+        """What it is called in messages and files: an address without the user's name and password."""
+        if isinstance(self.address, int):
+            return f"camera {self.address}"
+        return re.sub(r"(?<=://)[^/@]*@", "", self.address) if is_address(self.address) else self.address
 
     @property
     def is_file(self) -> bool:

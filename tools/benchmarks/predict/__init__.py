@@ -39,8 +39,8 @@ def main(argv: list[str], prog: str) -> int:
     predictor = network.untrained(config, device, arguments.detector)
     width, height = config.model.input_size
     words = f"{config.model.stages} stages, {config.model.channels} channels, {width}×{height}"
-    title = f"{words}, batch {predictor.batch_size}, {device}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    record: dict[str, Any] = {"title": title, "rounds": arguments.rounds}
+    title = f"{words}, batch {predictor.batch_size}, {device}, {torch.get_num_threads()} threads"
+    record: dict[str, Any] = {"title": title, "torch": torch.__version__, "rounds": arguments.rounds}
     with tempfile.TemporaryDirectory() as temporary:
         record["images"] = images.measure(predictor, Path(temporary), arguments.rounds)
         print_table(images.table(title, record["images"]))

@@ -57,7 +57,7 @@ def measure(predictor: Predictor, folder: Path, count: int) -> dict[str, Any]:
 
 
 def table(title: str, record: dict[str, Any]) -> Table:
-    table = Table(title=f"video of {record['frames']} frames of 640×480, {title}", title_justify="left")
+    table = Table(title=f"video of {record['frames']} frames, {title}", title_justify="left")
     for column in ("", "ms a frame", "part"):
         table.add_column(column, justify="right" if column else "left")
     total = sum(record["ms"].values())
