@@ -19,22 +19,36 @@ import numpy as np
 import pytest
 import torch
 from helpers.box_detector import box_detector, draw
+from helpers.videos import write_video
 
 import rpgmt
 import tasks
 from rpgmt import cli
 from rpgmt.config import to_dict
 from rpgmt.config.presets import CONFIGS, ROOT
+from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
-from tools import benchmark, data, demo, evaluate, report, summary, train
+from rpgmt.prediction.meaning import KeypointMaps, Reading
+from tools import benchmark, data, demo, evaluate, predict, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TOOLS = {module.__name__.removeprefix("tools."): module for module in (benchmark, data, demo, evaluate, report, summary, train)}
+TOOLS = {
+    "benchmark": benchmark,
+    "data": data,
+    "demo": demo,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "summary": summary,
+    "train": train,
+}
 TASKS = cli.find_tasks(tasks)
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
 TINY += ["--batch-size", "2", "--max-steps", "1", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
+
+KEYPOINT_MAPS = KeypointMaps(keypoints=COCO_KEYPOINTS, codec="heatmap", stride=4, sigma=1.0, logits=True, flip_shift=0)
 
 
 def text(page: Path) -> str:
@@ -79,12 +93,13 @@ def all_flags() -> frozenset[str]:
     words = [
         ("demo",),
         ("evaluate",),
+        ("predict",),
         ("report",),
         ("summary",),
         *(("data", verb) for verb in ("synthetic", "check", "convert")),
         *(("train", task) for task in TASKS),
     ]
-    words += [("benchmark", kind) for kind in ("generation", "step", "loader", "multitask", "classification")]
+    words += [("benchmark", kind) for kind in ("generation", "step", "loader", "predict", "multitask", "classification")]
     return frozenset().union(*(flags_of(*name) for name in words))
 
 
@@ -204,6 +219,33 @@ def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[
     assert "weights before: projected" in shown
     assert type(names["model"][0]).__name__ == "Conv2d"
     assert len([line for line in code.splitlines() if line]) <= 15
+
+
+def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as it is written, but for the detector, whose weights would be downloaded, and the camera, which is a video."""
+    monkeypatch.chdir(tmp_path)
+    _, config = cli.parse_train(["pose", *TINY], TASKS)
+    heads = {"keypoints": KEYPOINT_MAPS}
+    reading = Reading(input_size=config.model.input_size, cut="people", heads=heads)
+    for name in ("model.safetensors", "best.safetensors"):
+        Path("runs/pose-1").mkdir(parents=True, exist_ok=True)
+        save_model(Path("runs/pose-1") / name, build(config.model), {"task": "pose", **to_dict(config)}, reading)
+    box_detector(tmp_path / "boxes.onnx", labels=[1, 2, 2])
+    write_images(Path("photos"), "1.jpg", "2.jpg")
+    write_images(Path(), "photo.jpg")
+    write_video(tmp_path / "dance.mp4", 4)
+    document = json.loads(*blocks(DOCS / "own-data.md", "json"))
+    document["images"][0]["file_name"] = "photos/2.jpg"
+    Path("annotations.json").write_text(json.dumps(document))
+    (block,) = blocks(DOCS / "predict.md", "bash")
+    for number, line in enumerate(block.splitlines()):
+        words = shlex.split(line)[3:]
+        words = [{"ssdlite": "boxes.onnx", "0": "dance.mp4"}.get(word, word) for word in words]
+        status = cli.run(predict.main, [*words, "--device", "cpu"])
+        assert status == (1 if "--boxes" in words else 0)  # one photo has no annotations
+        out = Path("results" if "--out" in words else f"predictions/{number + 1 - (number > 2)}")
+        assert json.loads((out / "images.json").read_text())["categories"][0]["keypoints"]
+        assert any((out / folder).is_dir() for folder in ("pictures", "videos"))
 
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:

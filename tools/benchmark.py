@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure and compare: steps, loading, generation, and trainings of several networks."""
+"""Measure and compare: steps, loading, generation, prediction, and trainings of several networks."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ if __name__ == "__main__":
 
 from rpgmt import cli
 from rpgmt.errors import UserError
-from tools.benchmarks import classification, generation, loader, multitask, step
+from tools.benchmarks import classification, generation, loader, multitask, predict, step
 
 BENCHMARKS = {
     "step": step,
     "loader": loader,
     "generation": generation,
+    "predict": predict,
     "multitask": multitask,
     "classification": classification,
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rpgmt.prediction.meaning import Reading
 
-Decoded = list[dict[str, tuple[NDArray[Any], ...]]]
+Decoded = Sequence[Mapping[str, tuple[NDArray[Any], ...]]]
 """For each stage and head what `Meaning.decode` gives, as arrays."""
 
 
@@ -69,10 +69,31 @@ class TorchNetwork(Network):
                 {name: heads[name].average_with_mirror(one[name], other[name]) for name in heads}
                 for one, other in zip(outputs, mirrored, strict=True)
             ]
-        return [
-            {
-                name: tuple(part.cpu().numpy() for part in meaning.decode(stage[name], self.reading.input_size))
-                for name, meaning in heads.items()
+        return _Stages(outputs, self.reading)
+
+
+class _Stages(Sequence[Mapping[str, tuple[NDArray[Any], ...]]]):
+    """The outputs of a batch, of which a stage is decoded when it is asked for."""
+
+    def __init__(self, outputs: Sequence[dict[str, Tensor]], reading: Reading) -> None:
+        self._outputs, self._reading = outputs, reading
+        self._decoded: dict[int, Mapping[str, tuple[NDArray[Any], ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    @overload
+    def __getitem__(self, stage: int) -> Mapping[str, tuple[NDArray[Any], ...]]: ...
+    @overload
+    def __getitem__(self, stage: slice) -> Decoded: ...
+    @torch.inference_mode()
+    def __getitem__(self, stage: int | slice) -> Any:
+        if isinstance(stage, slice):
+            return [self[k] for k in range(len(self))[stage]]
+        if stage not in self._decoded:
+            output = self._outputs[stage]
+            self._decoded[stage] = {
+                name: tuple(part.cpu().numpy() for part in meaning.decode(output[name], self._reading.input_size))
+                for name, meaning in self._reading.heads.items()
             }
-            for stage in outputs
-        ]
+        return self._decoded[stage]

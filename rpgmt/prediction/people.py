@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpgmt.prediction.draw import draw_found, pictures
-from rpgmt.prediction.results import Floats, Poses, Result
+from rpgmt.prediction.results import Floats, ImageClass, Poses, Result
 from rpgmt.prediction.source import ImageLike, SourceImage
 from rpgmt.visualize import contact_sheet
 
@@ -107,13 +107,14 @@ class People:
             boxes=self.boxes[index],
             box_scores=self.box_scores[index],
             results={name: result.select(index) for name, result in self.results.items()},
-            stages=tuple(stage.select(index) for stage in self.stages),
+            stages=tuple(stage.select(index) if len(stage) == len(self) else stage for stage in self.stages),
             ids=None if self.ids is None else self.ids[index],
         )
 
     def with_ids(self, ids: NDArray[np.int64]) -> People:
-        """The same people under the names by which they are followed, in all stages."""
-        return dataclasses.replace(self, ids=ids, stages=tuple(stage.with_ids(ids) for stage in self.stages))
+        """The same people under the names by which they are followed, in all stages that have as many."""
+        stages = tuple(stage.with_ids(ids) if len(stage) == len(self) else stage for stage in self.stages)
+        return dataclasses.replace(self, ids=ids, stages=stages)
 
     def draw(self, image: ImageLike | SourceImage, *, min_score: float = 0.2) -> Image:
         """A picture: skeletons, classes of pixels in colours, names of classes of the image, ids.
@@ -141,6 +142,8 @@ class People:
     def to_coco(self, image_id: int | str = 0, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's result format, one a person: `keypoints` where there are any, `bbox`, `score`; `track_id` in videos.
 
+        A head that tells a class adds `classes`: its name → the likeliest class's `name` and `score`.
+
         Args:
             image_id: of the image.
             category_id: of persons; 1 in COCO.
@@ -152,6 +155,8 @@ class People:
                 pose = np.concatenate([self.keypoints[p], self.keypoint_scores[p, :, None]], axis=1)
                 row["keypoints"] = pose.ravel().tolist()
             row |= {"bbox": self.boxes[p].tolist(), "score": float(self.scores[p])}
+            if classes := {name: of.best(p) for name, of in self.results.items() if isinstance(of, ImageClass)}:
+                row["classes"] = classes
             rows.append(row if self.ids is None else row | {"track_id": int(self.ids[p])})
         return rows
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from rpgmt.data.regions import Region, Regions
 from rpgmt.data.resized_crops import centre_box, cut_and_scale, scaled_to_image
 from rpgmt.errors import UserError
 from rpgmt.metrics.nms import oks_nms
+from rpgmt.prediction.ahead import made_ahead
 from rpgmt.prediction.meaning import Crops, KeypointMaps
 from rpgmt.prediction.network import Decoded, Network
 from rpgmt.prediction.people import People
@@ -48,6 +50,7 @@ class Predictor:
         batch_size: crops a forward pass.
         stop_after: compute so many stages only; None: all.
         flip_test: average with what is found in the mirror images; for key points alone.
+        every_stage: read the outputs of all stages, which takes its time, so that `People.stages` has them.
 
     Raises:
         UserError: there is no such stage, or nothing to average.
@@ -61,6 +64,7 @@ class Predictor:
         batch_size: int = 16,
         stop_after: int | None = None,
         flip_test: bool = False,
+        every_stage: bool = True,
     ) -> None:
         if batch_size < 1:
             raise UserError(f"`batch_size` is {batch_size}: give at least 1")
@@ -71,6 +75,7 @@ class Predictor:
             raise UserError(f"`flip_test` is for key points alone: the network also predicts {', '.join(odd)}")
         self.network, self.reading, self.detector = network, network.reading, detector
         self.batch_size, self.stop_after, self.flip_test = batch_size, stop_after, flip_test
+        self.every_stage = every_stage
 
     @classmethod
     def load(
@@ -83,6 +88,7 @@ class Predictor:
         batch_size: int = 16,
         stop_after: int | None = None,
         flip_test: bool = False,
+        every_stage: bool = True,
     ) -> Predictor:
         """The predictor of a trained model.
 
@@ -91,7 +97,7 @@ class Predictor:
             weights: of a run folder: those of the end of training, or of the best validation.
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, …
             detector: a `Detector`, the name of one of torchvision's, or an ONNX file: see `rpgmt.detection`.
-            batch_size, stop_after, flip_test: see the class.
+            batch_size, stop_after, flip_test, every_stage: see the class.
 
         Raises:
             UserError: there is no such file, or it cannot be used.
@@ -103,7 +109,8 @@ class Predictor:
 
             detector = make_detector(detector, device=device)
         network = load_network(path, weights, device)
-        return cls(network, detector=detector, batch_size=batch_size, stop_after=stop_after, flip_test=flip_test)
+        options: Any = {"stop_after": stop_after, "flip_test": flip_test, "every_stage": every_stage}
+        return cls(network, detector=detector, batch_size=batch_size, **options)
 
     @overload
     def __call__(self, image: ImageLike, boxes: Boxes = None) -> People: ...
@@ -124,28 +131,60 @@ class Predictor:
             return next(self.stream([image], [boxes]))
         if boxes is not None and len(boxes) != len(image):
             raise UserError(f"there are {len(image)} images and {len(boxes)} sets of boxes: give one for each image")
-        return list(self.stream(image, boxes))
+        return list(self.stream(image, boxes, ahead=self.batch_size))
 
-    def stream(self, images: Iterable[ImageLike | SourceImage], boxes: Iterable[Boxes] | None = None) -> Iterator[People]:
+    def stream(
+        self, images: Iterable[ImageLike | SourceImage], boxes: Iterable[Boxes] | None = None, *, ahead: int = 0
+    ) -> Iterator[People]:
         """What is found in each image, in their order; batches go across images, and images are read as they are needed.
 
         Args:
             images, boxes: as of a call; they may be generators without an end.
+            ahead: so many images are read, and cut, in another thread before the network needs them. 0: each when its turn
+                comes, so that what a camera gives is not old.
         """
-        waiting: deque[_Image] = deque()
+        for found in self.attempts(images, boxes, ahead=ahead):
+            if isinstance(found, UserError):
+                raise found
+            yield found
+
+    def attempts(
+        self,
+        images: Iterable[ImageLike | SourceImage | UserError],
+        boxes: Iterable[Boxes] | None = None,
+        *,
+        ahead: int = 0,
+    ) -> Iterator[People | UserError]:
+        """As `stream`, but where an image cannot be read or its boxes are wrong, the error is in its place.
+
+        Args:
+            images, boxes, ahead: as of `stream`. An error among the images stays one.
+        """
+        waiting: deque[_Image | UserError] = deque()
         crops: list[tuple[_Image, NDArray[np.uint8]]] = []  # not yet looked at
-        given = itertools.repeat(None) if boxes is None else boxes
-        for image, own in zip(images, given, strict=boxes is not None):
-            waiting.append(self._cut(SourceImage.open(image), own))
-            crops += [(waiting[-1], pixels) for pixels, _ in waiting[-1].crops]
-            while len(crops) >= self.batch_size:
-                self._look_at(crops[: self.batch_size])
-                del crops[: self.batch_size]
-            while waiting and waiting[0].done:
-                yield self._people(waiting.popleft())
+        with closing(made_ahead(self._cut_each(images, boxes), ahead)) as cut:
+            for image in cut:
+                waiting.append(image)
+                if isinstance(image, _Image):
+                    crops += [(image, pixels) for pixels, _ in image.crops]
+                while len(crops) >= self.batch_size:
+                    self._look_at(crops[: self.batch_size])
+                    del crops[: self.batch_size]
+                while waiting and (isinstance(waiting[0], UserError) or waiting[0].done):
+                    yield self._people(waiting.popleft())
         if crops:
             self._look_at(crops)
         yield from map(self._people, waiting)
+
+    def _cut_each(
+        self, images: Iterable[ImageLike | SourceImage | UserError], boxes: Iterable[Boxes] | None
+    ) -> Iterator[_Image | UserError]:
+        given = itertools.repeat(None) if boxes is None else boxes
+        for image, own in zip(images, given, strict=boxes is not None):
+            try:
+                yield image if isinstance(image, UserError) else self._cut(SourceImage.open(image), own)
+            except UserError as error:
+                yield error
 
     def _cut(self, source: SourceImage, given: Boxes) -> _Image:
         """An image's boxes, and what is cut out."""
@@ -179,20 +218,22 @@ class Predictor:
         for place, (image, _) in enumerate(crops):
             image.found.append((decoded, place))
 
-    def _people(self, image: _Image) -> People:
+    def _people(self, image: _Image | UserError) -> People | UserError:
+        if isinstance(image, UserError):
+            return image
         size = (image.source.width, image.source.height)
         boxes, box_scores = image.boxes[:, :4], image.boxes[:, 4]
         crops = Crops(np.array([to_image for _, to_image in image.crops]).reshape(-1, 2, 3), size, box_scores)
+        last = self.stop_after or self.network.stages
         stages = []
-        for k in range(self.stop_after or self.network.stages):
+        for k in range(0 if self.every_stage else last - 1, last):
             results = {}
             for name, meaning in self.reading.heads.items():
                 decoded = image.decoded(k, name) if image.found else meaning.nothing(self.reading.input_size)
                 results[name] = meaning.place(decoded, crops)
             people = People(image_size=size, boxes=boxes, box_scores=box_scores, results=results)
             stages.append(self._without_doubles(people, image.areas))
-        last = stages[-1]
-        return dataclasses.replace(last, stages=tuple(stages))
+        return dataclasses.replace(stages[-1], stages=tuple(stages) if self.every_stage else ())
 
     def _without_doubles(self, people: People, areas: NDArray[np.float64]) -> People:
         """The people whom the suppression of people found twice leaves, where the model's evaluation has one."""

@@ -130,6 +130,11 @@ class ImageClass:
         """The likeliest class of each crop."""
         return [self.names[number] for number in self.probabilities.argmax(1)]
 
+    def best(self, crop: int) -> dict[str, Any]:
+        """`name` and `score`, its probability, of the likeliest class of a crop."""
+        number = int(self.probabilities[crop].argmax())
+        return {"name": self.names[number], "score": float(self.probabilities[crop, number])}
+
     def select(self, chosen: NDArray[Any]) -> ImageClass:
         return dataclasses.replace(self, probabilities=self.probabilities[chosen])
 

@@ -37,8 +37,12 @@ class SourceImage:
     data: bytes | NDArray[np.uint8]
 
     @classmethod
-    def open(cls, image: ImageLike | SourceImage) -> SourceImage:
+    def open(cls, image: ImageLike | SourceImage, size: tuple[int, int] | None = None) -> SourceImage:
         """Reads a file or takes an array.
+
+        Args:
+            image: what to open.
+            size: (W, H) in pixels that a file is to have, turned as its camera noted or not; None: turned.
 
         Raises:
             UserError: it cannot be read or is no image; the line names the file.
@@ -59,7 +63,7 @@ class SourceImage:
                 raise UserError(f"{name}: the image cannot be read: {error.strerror}") from error
         else:
             raise UserError(f"the image is a {type(image).__name__}: give a path, bytes, or a uint8 array (H, W, 3)")
-        return cls(name, *_upright_size(data, name), data)
+        return cls(name, *(size or _upright_size(data, name)), data)
 
     @property
     def entry(self) -> Entry:

@@ -16,8 +16,9 @@ from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.images import normalize, read_image_file
 from rpgmt.data.pose_crops import PoseCrops
 from tools import benchmark
+from tools.benchmarks.common import made_images
 from tools.benchmarks.common.stopwatch import ThreadStopwatch
-from tools.benchmarks.loader import made_images, timing
+from tools.benchmarks.loader import timing
 from tools.benchmarks.loader.plain_crops import PlainCrops
 
 

@@ -145,7 +145,7 @@ def test_after_a_loss_that_is_not_finite_the_command_that_is_told_works(
 def test_training_and_evaluation_find_the_same(preset: str, root: Path, tmp_path: Path) -> None:
     """With the preset's own precision and memory format; the last bits differ with the size of batches, AP by nothing here."""
     flags = ["--channels", "16", "--depth", "2", "--stages", "2", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
-    flags += ["--max-steps", "40", "--epochs", "40", "--lr", "0.01", "--precision", "bf16"]
+    flags += ["--rpg-size", "50%", "--max-steps", "40", "--epochs", "40", "--lr", "0.01", "--precision", "bf16"]
     if preset == "coco_json":
         write_coco(tmp_path / "coco", 6)
         flags += ["--data-root", str(tmp_path / "coco"), "--ema", "0.9"]

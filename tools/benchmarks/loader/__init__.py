@@ -11,7 +11,7 @@ from typing import Any
 from rpgmt import cli
 from rpgmt.errors import UserError
 from tools.benchmarks.common.flags import add_json, add_rounds, check_positive
-from tools.benchmarks.loader.made_images import IMAGE_SIZE, make_files
+from tools.benchmarks.common.made_images import IMAGE_SIZE, make_files
 from tools.benchmarks.loader.timing import BATCH, STEPS, STRIDE, measure
 
 

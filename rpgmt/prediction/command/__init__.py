@@ -1,0 +1,1 @@
+"""The command `predict`: from sources to a folder of results."""

@@ -1,0 +1,112 @@
+"""The folder that a prediction writes to, and names of files in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rpgmt.errors import UserError
+
+DEFAULT = Path("predictions")
+_LONGEST = 120
+"""Bytes of a file's name without what is added: file systems take 255."""
+
+
+@contextmanager
+def new_folder(out: Path | None) -> Iterator[Path]:
+    """Makes an empty folder; one that stays empty is removed.
+
+    Args:
+        out: the folder; None: the next number in `DEFAULT`.
+
+    Raises:
+        UserError: it holds something, or is a file.
+    """
+    if out is None:
+        number = 1
+        while True:
+            folder = DEFAULT / str(number)
+            try:
+                folder.mkdir(parents=True)  # of two processes that start at once one makes it
+                break
+            except FileExistsError:
+                number += 1
+    else:
+        check_new(out)
+        folder = out
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def check_new(out: Path) -> None:
+    """Raise UserError where a folder holds something, or is a file."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"`--out` is {out}: not an empty folder; give another, or leave it out")
+
+
+class Names:
+    """Names for what is written about each source: of letters, digits and `_.-`, each one of its own."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def of(self, source: str) -> str:
+        """A name for a source: its own without folders and ending, as far as that makes a harmless file name."""
+        stem = Path(source.rstrip("/")).stem.removeprefix(".")
+        plain = re.sub(r"[^\w.-]+", "_", stem).lstrip("-.") or "source"
+        plain = plain.encode()[:_LONGEST].decode(errors="ignore")
+        name, number = plain, 1
+        while name.lower() in self._taken:  # some file systems take a and A for one
+            number += 1
+            name = f"{plain}-{number}"
+        self._taken.add(name.lower())
+        return name
+
+
+class RowsFile:
+    """A JSON list that is written as it grows, and has its own name when it is whole: until then, `NAME.part`.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_name(path.name + ".part")
+        self._file = self._part.open("w", encoding="utf-8")
+        self._count = 0
+
+    def add(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Adds rows.
+
+        Args:
+            rows: plain values.
+            name: of the image that they are about.
+
+        Raises:
+            UserError: a number is not finite.
+        """
+        try:
+            texts = [json.dumps(row, allow_nan=False) for row in rows]
+        except ValueError:
+            raise UserError(f"{name}: the network gives numbers that are not finite: its training has failed") from None
+        for text in texts:
+            self._file.write((",\n" if self._count else "[\n") + text)
+            self._count += 1
+
+    def __enter__(self) -> RowsFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.write("\n]\n" if self._count else "[]\n")
+        self._file.close()
+        os.replace(self._part, self._path)
