@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -170,7 +171,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     name, config = cli.parse_train(["pose", "--stages", "4", "--rpg-size", "1M"], TASKS)
     run = tmp_path / "runs" / f"{name}-1"
     run.mkdir(parents=True)
-    save_model(run / "model.safetensors", build(config.model), {"task": name, **to_dict(config)})
+    config = dataclasses.replace(config, model=config.model.with_heads())
+    reading = Reading(input_size=config.model.input_size, cut="people", heads={"keypoints": KEYPOINT_MAPS})
+    save_model(run / "model.safetensors", build(config.model), {"task": name, **to_dict(config)}, reading)
     cv2.imwrite("photo.jpg", np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8))
     return tmp_path
 
@@ -186,25 +189,17 @@ def run_python(page: Path) -> dict[str, Any]:
 
 def test_the_readme_uses_a_model(workplace: Path) -> None:
     names = run_python(README)
-    assert len(names["stages"]) == 4
-    assert names["heat_maps"].shape == (2, 17, 24, 18)
-    assert not names["model"].training
-
-
-def test_points_of_a_photograph(workplace: Path) -> None:
-    names = run_python(DOCS / "pose.md")
-    assert names["points"].shape == (17, 2)
-    assert names["scores"].shape == (1, 17)
-    assert (names["points"] >= -20).all()  # the box was the photograph: its crop has a margin of a tenth
-    assert (names["points"] <= 140).all()
-    assert type(names["model"].stages[0]).__name__ == "HourglassStage"
+    people = names["people"]
+    assert people.keypoints.shape == (1, 17, 2)
+    assert len(people.stages) == 4
+    assert names["picture"].shape == (120, 90, 3)
 
 
 def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
     box_detector(workplace / "detector.onnx")
     cv2.imwrite(str(workplace / "photo.jpg"), draw((48, 64), [(16, 16, 16, 16)])[..., ::-1])
     names = run_python(DOCS / "detectors.md")
-    assert np.allclose(names["found"].boxes, [[15.5, 15.5, 16, 16]], rtol=0, atol=1.5)  # JPEG
+    assert np.allclose(names["found"].boxes, [[16, 16, 16, 16]], rtol=0, atol=1.5)  # JPEG
     assert names["ids"].tolist() == [1]
 
 
@@ -225,6 +220,7 @@ def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Each as it is written, but for the detector, whose weights would be downloaded, and the camera, which is a video."""
     monkeypatch.chdir(tmp_path)
     _, config = cli.parse_train(["pose", *TINY], TASKS)
+    config = dataclasses.replace(config, model=config.model.with_heads())
     heads = {"keypoints": KEYPOINT_MAPS}
     reading = Reading(input_size=config.model.input_size, cut="people", heads=heads)
     for name in ("model.safetensors", "best.safetensors"):
@@ -250,7 +246,7 @@ def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:
     with_code = [page.name for page in PAGES if blocks(page, "python")]
-    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md", "pose.md"]  # each has a test above
+    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md"]  # each has a test above
     for name in re.findall(r"`(\w+)(?:\(|`)", prose(DOCS / "own-loop.md").partition("| function |")[2].partition("\n\n")[0]):
         assert hasattr(rpgmt, name), name
 
