@@ -20,7 +20,7 @@ Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Crops (B, H, W, 3) to outputs by name."""
 
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
-"""By precision: the largest difference, as a part of the output's largest magnitude where that is above 1."""
+"""By precision: the largest difference; of maps a part of the map's largest magnitude, where that is above 1."""
 
 _DRAWS, _REACH = 16, 4.0
 
@@ -45,12 +45,14 @@ class Difference:
 
     def __str__(self) -> str:
         if self.whole:
-            return f"{self.unequal:,} of {self.values:,} classes, at ties"
-        rest = f"; {self.unequal:,} of {self.values:,} beyond the tolerance, at ties" if self.unequal else ""
+            return f"{self.unequal:,} of {self.values:,} classes" + (", at ties" if self.unequal else "")
+        rest = f", {self.unequal:,} of {self.values:,} above the tolerance by rounding" if self.unequal else ""
         return f"{self.largest:.1e}{rest}"
 
 
-def check(network: ExportNetwork, run: Run, source: str, tolerance: float, half: ExportNetwork | None = None) -> list[Difference]:
+def check(
+    network: ExportNetwork, run: Run, source: str, tolerance: float, half: ExportNetwork | None = None
+) -> list[Difference]:
     """Compare a file with PyTorch on batches of 1 and 3 crops.
 
     Two right computations round differently. Maps may differ by the tolerance. What is decoded from them may differ by
@@ -96,7 +98,8 @@ def _compare(
             )
         whole = wanted.dtype.kind == "i"
         off = np.abs(value.astype(np.float64) - wanted.astype(np.float64))
-        near = 0.0 if whole else tolerance * max(1.0, float(np.abs(wanted).max(initial=0)))
+        scale = 1.0 if network.facts.decoded else max(1.0, float(np.abs(wanted).max(initial=0)))
+        near = 0.0 if whole else tolerance * scale
         bad = ~(off <= near + slack[name])  # what is not a number is bad
         if bad.any():
             place = np.unravel_index(np.where(bad, np.nan_to_num(off, nan=np.inf), -1).argmax(), off.shape)

@@ -66,7 +66,9 @@ class Facts:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or KEY
-            raise UserError(f"{source}: what it says of itself cannot be read ({place}: {first['msg']}): export it again") from None
+            raise UserError(
+                f"{source}: what it says of itself cannot be read ({place}: {first['msg']}): export it again"
+            ) from None
         reading = facts.reading
         if reading is not None:
             wanted = set(outputs_of(facts.stages, list(reading.heads), reading if facts.decoded else None).values())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def kept_if_right(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside `path`, with its suffix. What is written there replaces `path` unless an error is raised."""
+    """Gives a name beside `path`, with its suffix: what is written there replaces `path`, unless an error is raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from rpgmt.engine.model_file import Weights, load_model, model_path, read_config
 from rpgmt.errors import UserError
 from rpgmt.export.facts import Facts, Output, outputs_of
 from rpgmt.models.classifier import HEAD, Classifier
-from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bake import bake
 from rpgmt.synthetic.render import render
 
@@ -58,9 +58,7 @@ class ExportNetwork(nn.Module):
             if (stage, head) not in decoded:
                 assert self.facts.reading is not None
                 meaning = self.facts.reading.heads[head]
-                decoded[stage, head] = dict(
-                    zip(meaning.parts, meaning.decode(of_head, self.facts.input_size), strict=True)
-                )
+                decoded[stage, head] = dict(zip(meaning.parts, meaning.decode(of_head, self.facts.input_size), strict=True))
             outputs[name] = decoded[stage, head][part]
         return outputs
 
@@ -77,6 +75,11 @@ class ExportNetwork(nn.Module):
     def on(self, crops: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """The outputs of crops, as arrays."""
         return {name: output.numpy() for name, output in self(torch.from_numpy(crops)).items()}
+
+
+def half_of(network: ExportNetwork) -> ExportNetwork:
+    """The network with its weights in float16."""
+    return ExportNetwork(copy.deepcopy(network.model).half(), dataclasses.replace(network.facts, precision="float16"))
 
 
 def load(path: str | Path, weights: Weights, *, decode: bool, stop_after: int | None) -> ExportNetwork:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from rpgmt.errors import UserError
 from rpgmt.export.agreement import TOLERANCE, Difference, check
 from rpgmt.export.facts import KEY, Facts
 from rpgmt.export.files import kept_if_right
-from rpgmt.export.network import INPUT, ExportNetwork, sample_crops
+from rpgmt.export.network import INPUT, ExportNetwork, half_of, sample_crops
 from rpgmt.prediction.onnx_network import make_session
 
 if TYPE_CHECKING:
@@ -48,14 +47,6 @@ def write_onnx(network: ExportNetwork, path: Path, *, half: bool = False, opset:
         return check(network, runner(part), str(path), tolerance, exported if half else None)
 
 
-def half_of(network: ExportNetwork) -> ExportNetwork:
-    """The network with its weights in float16."""
-    import dataclasses
-
-    facts = dataclasses.replace(network.facts, precision="float16")
-    return ExportNetwork(copy.deepcopy(network.model).half(), facts)
-
-
 def to_onnx(network: ExportNetwork, opset: int | None = None) -> onnx.ModelProto:
     """The graph of a network, for any number of crops.
 
@@ -66,7 +57,7 @@ def to_onnx(network: ExportNetwork, opset: int | None = None) -> onnx.ModelProto
     if opset is not None and not OLDEST_OPSET <= opset <= newest:
         raise UserError(f"`opset` is {opset}: give {OLDEST_OPSET} to {newest}, or leave it out")
     crops = torch.from_numpy(sample_crops(network.facts.input_size)[:2])
-    with _quiet():
+    with quiet():
         program: Any = torch.onnx.export(
             network,
             (crops,),
@@ -125,7 +116,7 @@ def import_onnx() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the notes that exporters write for their developers."""
     logging.disable(logging.WARNING)
     try:
