@@ -49,11 +49,11 @@ def main(argv: list[str], prog: str = "export.py") -> int:
     elif arguments.format == "onnx":
         from rpgmt.export.onnx_file import write_onnx
 
-        _print_differences(write_onnx(network, out, half=arguments.half, opset=arguments.opset), "the file")
+        _print_differences(write_onnx(network, out, half=arguments.half, opset=arguments.opset))
     elif arguments.format == "pt2":
         from rpgmt.export.pt2_file import write_pt2
 
-        _print_differences(write_pt2(network, out, half=arguments.half), "the file")
+        _print_differences(write_pt2(network, out, half=arguments.half))
     else:
         from rpgmt.export.plain_file import write_plain
 
@@ -107,15 +107,15 @@ def _task(arguments: argparse.Namespace, source: Path) -> Task:
     return task
 
 
-def _print_differences(differences: list[Difference], of: str) -> None:
-    print(f"largest difference of {of} from PyTorch in float32, on 4 crops:")
+def _print_differences(differences: list[Difference], when: str = "") -> None:
+    print(f"largest difference from PyTorch in float32, on 4 crops{when}:")
     width = max(len(difference.name) for difference in differences)
     for difference in differences:
         print(f"  {difference.name:{width}}  {difference}")
 
 
 def _print_cost(cost: Cost, label: str) -> None:
-    _print_differences(cost.differences, "the file before it is quantised")
+    _print_differences(cost.differences, ", before 8 bits")
     print(f"accuracy on {label}:")
     names = [name for name in cost.float_metrics if "/" not in name and ":" not in name]
     width = max(len(name) for name in names)

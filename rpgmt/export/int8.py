@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,10 @@ from rpgmt.engine.evaluate import evaluate
 from rpgmt.engine.task import Outputs, Task
 from rpgmt.errors import UserError
 from rpgmt.export.agreement import TOLERANCE, Difference, Run, check
-from rpgmt.export.facts import Facts
+from rpgmt.export.facts import Facts, Output
 from rpgmt.export.files import kept_if_right
 from rpgmt.export.network import ExportNetwork, sample_crops
 from rpgmt.export.onnx_file import import_onnx, quiet, runner, save, to_onnx
-from rpgmt.prediction.onnx_network import OnnxNetwork
 
 _BATCH, _ROUNDS = 16, 7
 
@@ -79,32 +79,35 @@ def write_int8(network: ExportNetwork, path: Path, task: Task, *, opset: int | N
         facts = dataclasses.replace(wanted, precision="int8")
         save(_only(model, list(wanted.outputs)), facts, part)
         _check_numbers(part, path, facts)
-        of_maps = dataclasses.replace(wanted, outputs=dict(maps), decoded=False)
         metrics = []
         for file in (whole, quantised):
-            save(_only(onnx.load(file), list(maps)), of_maps, Path(folder, "maps.onnx"))
-            measured = OnnxModel(OnnxNetwork(Path(folder, "maps.onnx"), "cpu"))
+            onnx.save(_only(onnx.load(file), list(maps)), Path(folder, "maps.onnx"))
+            measured = OnnxModel(Path(folder, "maps.onnx"), maps)
             metrics.append(evaluate(task, measured, batch_size=_BATCH, workers=workers, device="cpu").metrics)
-        return Cost(
-            differences, metrics[0], metrics[1], plain.stat().st_size, part.stat().st_size, _time_ratio(plain, part, facts)
-        )
+        sizes = plain.stat().st_size, part.stat().st_size
+        return Cost(differences, metrics[0], metrics[1], sizes[0], sizes[1], _time_ratio(plain, part, facts))
 
 
 class OnnxModel(nn.Module):
-    """An exported network in the place of a model, for evaluation.
+    """A file in the place of a model, for evaluation.
 
     Args:
-        network: not decoded.
+        path: of an ONNX file with the maps of every stage.
+        outputs: what they are, by name.
     """
 
-    def __init__(self, network: OnnxNetwork) -> None:
+    def __init__(self, path: Path, outputs: Mapping[str, Output]) -> None:
         super().__init__()
-        self.network = network
+        self.run, self.outputs = runner(path), outputs
 
     def forward(self, images: Tensor, stop_after: int | None = None) -> Outputs:
-        """Normalised images (B, 3, H, W), of whole pixels, to the outputs of each stage."""
-        stages = self.network.maps(pixels_of(images))
-        return [{head: torch.from_numpy(output) for head, output in of.items()} for of in stages[:stop_after]]
+        """Images (B, 3, H, W) that `normalize` made of whole pixels to the maps of each stage."""
+        stages: Outputs = []
+        for name, output in self.run(pixels_of(images)).items():
+            stage, head, _ = self.outputs[name]
+            stages += [{}] * (stage - len(stages))
+            stages[stage - 1] = {**stages[stage - 1], head: torch.from_numpy(output)}
+        return stages[:stop_after]
 
 
 def pixels_of(images: Tensor) -> NDArray[np.uint8]:

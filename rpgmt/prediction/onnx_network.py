@@ -61,14 +61,6 @@ class OnnxNetwork(Network):
             result.append(of_stage)
         return result
 
-    def maps(self, crops: NDArray[np.uint8]) -> list[dict[str, NDArray[Any]]]:
-        """What each stage computes, of a file that is not decoded."""
-        found = self._run(crops, self.stages)
-        result: list[dict[str, NDArray[Any]]] = [{} for _ in range(self.stages)]
-        for (stage, head, _), output in found.items():
-            result[stage - 1][head] = output
-        return result
-
     def _run(self, crops: NDArray[np.uint8], stages: int) -> dict[tuple[int, str, str | None], NDArray[Any]]:
         import onnxruntime
 
