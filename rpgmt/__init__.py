@@ -44,6 +44,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     # Looked up when it is used: the command line parses and answers --help without waiting for torch.
     if name in _HOMES:

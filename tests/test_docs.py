@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.box_detector import box_detector, draw
 
 import rpgmt
 import tasks
@@ -178,19 +179,30 @@ def test_points_of_a_photograph(workplace: Path) -> None:
     assert type(names["model"].stages[0]).__name__ == "HourglassStage"
 
 
+def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
+    box_detector(workplace / "detector.onnx")
+    cv2.imwrite(str(workplace / "photo.jpg"), draw((48, 64), [(16, 16, 16, 16)])[..., ::-1])
+    names = run_python(DOCS / "detectors.md")
+    assert np.allclose(names["found"].boxes, [[15.5, 15.5, 16, 16]], rtol=0, atol=1.5)  # JPEG
+    assert names["ids"].tolist() == [1]
+
+
 def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = blocks(DOCS / "own-loop.md", "python")
+    code, _ = blocks(DOCS / "own-loop.md", "python")
     names = run_python(DOCS / "own-loop.md")
-    bank, generated, fixed = map(int, capsys.readouterr().out.split())
+    shown = capsys.readouterr().out
+    ((bank, generated, fixed),) = (map(int, line.split()) for line in shown.splitlines() if re.fullmatch(r"\d+ \d+ \d+", line))
     assert bank == round(generated / 4)
     assert fixed > 0
+    assert "weights before: drawn anew" in shown
+    assert "weights before: projected" in shown
     assert type(names["model"][0]).__name__ == "Conv2d"
     assert len([line for line in code.splitlines() if line]) <= 15
 
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:
     with_code = [page.name for page in PAGES if blocks(page, "python")]
-    assert sorted(with_code) == ["README.md", "own-loop.md", "pose.md"]  # each has a test above
+    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md", "pose.md"]  # each has a test above
     for name in re.findall(r"`(\w+)(?:\(|`)", prose(DOCS / "own-loop.md").partition("| function |")[2].partition("\n\n")[0]):
         assert hasattr(rpgmt, name), name
 

@@ -19,8 +19,8 @@ class Detections:
     """What a detector found in one image, the best first.
 
     Args:
-        boxes: float64 (P, 4), x, y, w, h in pixels of the image; pixel centres at integers, so the box of a whole image of W×H
-            pixels is (-0.5, -0.5, W, H). Every box lies in its image and has an area.
+        boxes: float64 (P, 4), x, y, w, h in pixels of the image; it covers the pixels x … x + w - 1, so that the box of a whole
+            image of W×H pixels is (0, 0, W, H), as in `rpgmt.data.transforms`. Every box lies in its image and has an area.
         scores: float64 (P,), falling.
         labels: int64 (P,), classes as the detector numbers them; None where it has one class only.
     """
@@ -96,6 +96,5 @@ class Detector(ABC):
         if labels is not None and self.classes is not None:
             good &= np.isin(labels, self.classes)
         order = np.flatnonzero(good)[np.argsort(-scores[good], kind="stable")]
-        # Half a pixel: where the first pixel spans 0 to 1 its centre is 0.5, and here it is 0.
-        boxes = np.concatenate((corners[order, :2] - 0.5, sizes[order]), axis=1)
+        boxes = np.concatenate((corners[order, :2], sizes[order]), axis=1)
         return Detections(boxes, scores[order], None if labels is None else labels[order])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rpgmt.detection.detector import Detector
+from rpgmt.errors import UserError
 
 
 def make_detector(
@@ -37,6 +38,8 @@ def make_detector(
         from rpgmt.detection.onnx_detector import OnnxDetector
 
         return OnnxDetector(Path(name_or_file), threshold=threshold, classes=classes, device=device, size=size)
+    if size is not None:
+        raise UserError(f"`size` is {size}: torchvision's detectors fit images themselves: leave it out for {name_or_file}")
     from rpgmt.detection.torchvision_detector import TorchvisionDetector
 
     return TorchvisionDetector(str(name_or_file), threshold=threshold, classes=classes, device=device, batch_size=batch_size)

@@ -84,15 +84,14 @@ def read_input_form(path: Path, inputs: Sequence[Any], metadata: Mapping[str, st
     wrong = UserError(
         f"{path}: its inputs are {described}: give a model with one, (1, 3, H, W) or (1, H, W, 3), of float, uint8 or int32"
     )
-    if len(inputs) != 1 or inputs[0].type not in _TYPES:
-        raise wrong
-    shape = inputs[0].shape
-    if len(shape) not in (3, 4) or (len(shape) == 4 and isinstance(shape[0], int) and shape[0] != 1) or 3 not in shape[-3:]:
+    shape: Sequence[Any] = inputs[0].shape if len(inputs) == 1 and inputs[0].type in _TYPES else ()
+    batches = shape[:-3]  # a size that is open has a name, or None
+    if len(shape) not in (3, 4) or 3 not in (shape[-3], shape[-1]) or any(isinstance(n, int) and n != 1 for n in batches):
         raise wrong
     channels_first = shape[-3] == 3
     sides = shape[-2:] if channels_first else shape[-3:-1]
-    if not channels_first and shape[-1] != 3:
-        raise wrong
+    if size is not None and size < 1:
+        raise UserError(f"`size` is {size}: give height and width in pixels, e.g. {OPEN_SIZE}")
     fixed = [side for side in sides if isinstance(side, int)]
     if size is not None and fixed:
         raise UserError(f"`size` is {size}: the input of {path} is fixed at {shape}: leave the size out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,22 +87,17 @@ def _network(name: str, published: bool) -> nn.Module:
     if not published:
         return models.get_model(function, weights=None, weights_backbone=None)
     weights = models.get_model_weights(function).DEFAULT
-    _fetch(name, weights.url)
-    return models.get_model(function, weights=weights)
-
-
-def _fetch(name: str, url: str) -> None:
-    """Bring a file of weights into torch's folder, and see that it holds tensors and nothing that would be run."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / Path(urlparse(url).path).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     try:
+        # Looked at first by the reader that runs nothing; torchvision's own would run what a pickle says.
         with contextlib.redirect_stdout(sys.stderr):  # torch prints what it downloads; standard output is for results
-            torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise UserError(f"{file}: not the weights of `detector` {name}: put {url} there, or delete the file") from error
+            torch.hub.load_state_dict_from_url(weights.url, map_location="cpu", check_hash=True, weights_only=True)
+        return models.get_model(function, weights=weights)
     except OSError as error:  # of urllib too
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"`detector` is {name}: its weights {file.name} are not in {folder} and cannot be downloaded ({reason}): "
-            f"fetch {url} and put the file there"
+            f"`detector` is {name}: its weights {file.name} are not in {file.parent} and cannot be downloaded ({reason}): "
+            f"fetch {weights.url} and put the file there"
         ) from error
+    except Exception as error:  # what unpickling raises on bytes that are no pickle is of any class
+        raise UserError(f"{file}: not the weights of `detector` {name}: put {weights.url} there, or delete the file") from error

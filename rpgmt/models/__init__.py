@@ -68,7 +68,7 @@ def _generate(model: nn.Module, config: ModelConfig | ClassifierConfig, include:
     try:
         convert(
             model,
-            config.rpg_size,
+            str(config.rpg_size),  # as on the command line, where "25" may be meant in percent
             scope=config.rpg_scope,
             include=include,
             seed=config.rpg_seed,

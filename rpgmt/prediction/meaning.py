@@ -157,8 +157,8 @@ class PixelMap(Meaning):
     def place(self, decoded: tuple[NDArray[Any], ...], crops: Crops) -> DenseMap:
         (values,) = decoded
         if self.label.kind == "depth":  # the network's is divided by the crop's magnification, `warp_maps` says
-            shrink = np.array([shrink_factor(affine) for affine in crops.to_image], np.float32).reshape(-1, 1, 1)
-            values = values * (shrink if self.label.inverse else 1 / shrink)
+            enlarged = np.array([shrink_factor(affine) for affine in crops.to_image], np.float32).reshape(-1, 1, 1)
+            values = values * (1 / enlarged if self.label.inverse else enlarged)
         values = values.astype(np.int16 if self.label.categorical else np.float32)
         return DenseMap(label=self.label, values=values, to_image=crops.to_image, image_size=crops.image_size)
 

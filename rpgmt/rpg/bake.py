@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import PLAIN, GeneratedLayer
+from rpgmt.rpg.layers import GeneratedLayer
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -32,10 +32,11 @@ def bake(model: M) -> M:
             raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
     with torch.no_grad():
         for layer in layers:
-            weight = nn.Parameter(layer.weight.clone(), requires_grad=layer.bank.values.requires_grad)
-            del layer.__dict__["bank"], layer.__dict__["segment"]
-            layer.__class__ = PLAIN[type(layer)]  # type: ignore[assignment]
-            layer._parameters = {"weight": weight, **layer._parameters}
+            trains = layer.bank.values.requires_grad
+            weights = {name: nn.Parameter(weight.clone(), requires_grad=trains) for name, weight in layer.weights().items()}
+            del layer.__dict__["bank"], layer.__dict__["segments"]
+            layer.__class__ = layer.plain  # type: ignore[assignment]
+            layer._parameters = {**weights, **layer._parameters}
     for bank in banks.values():
         bank.unregister()
     return model

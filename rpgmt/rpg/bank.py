@@ -48,6 +48,7 @@ class Bank(nn.Module):
         deferral: Whether gradients wait, see `defer_gradients`.
         regeneration: How weights are made again, where they are.
         left: The modules that `convert` left alone, and why.
+        start: What `convert` did to the weights that were there; empty for other banks.
 
     Raises:
         ValueError: An argument is out of range.
@@ -84,6 +85,7 @@ class Bank(nn.Module):
         values = torch.randn(size, device=device, dtype=dtype)
         self.values = nn.Parameter(values * (std / values.square().mean().sqrt()))
         self.left: dict[str, str] = {}
+        self.start = ""
         self._shapes: list[torch.Size] = []
         self._kept: Kept | None = None
         self._inside = False  # the root's forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
@@ -10,14 +11,17 @@ import torch
 from torch import nn
 
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import GENERATED, GeneratedLayer, deviation
+from rpgmt.rpg.layers import GeneratedLayer, deviation, generated_class
 from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.report import Report, report
 from rpgmt.rpg.size import parse_size, split
+from rpgmt.rpg.trained_weights import looks_trained
 
 Scope = str | Callable[[str], str]
 
 INITS = ("fresh", "project")
+
+_UNUSED_LIMIT = 10_000_000  # entries without a use, that a bank is still made with
 
 
 def convert(
@@ -31,14 +35,17 @@ def convert(
     block: int = 1,
     gradient: str = "exact",
     regenerate: bool = False,
-    init: str = "fresh",
+    init: str | None = None,
 ) -> Report:
-    """Generates the weights of a model's convolutions and linear layers from banks of `size` parameters, in place.
+    """Generates the weights of a model's convolutions, linear layers and attention from banks of `size` parameters, in place.
 
     Module names stay. Each bank becomes a child of `model` (`bank`, or `bank_<scope>` where there are several), so the model's
     forward generates once. With fewer parameters than weights, each layer's scale is in proportion to the deviation that its
     weight had, and `init` says where a bank starts; otherwise the weights keep their values, and training goes on as the plain
     network's would.
+
+    **With fewer parameters than weights the values that the weights had are lost**, unless `init` is "project". A warning says
+    so where they look trained and `init` is not given.
 
     Args:
         model: The root: the module whose forward is called.
@@ -52,39 +59,77 @@ def convert(
         block: Granularity of the placement, see `Placement`.
         gradient: See `Bank`.
         regenerate: See `Bank`.
-        init: Where a bank with fewer parameters than weights starts. "fresh": at random, so that each weight has the deviation
-            that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained network. Weights
-            are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
+        init: Where a bank with fewer parameters than weights starts. "fresh" (default): at random, so that each weight has the
+            deviation that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained
+            network. Weights are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
 
     Returns:
-        What was converted, what was left and why, and the counts.
+        What was converted, what was left and why, and the counts. To print it gives a table.
 
     Raises:
         ValueError: No layer is left to convert, a pattern matches nothing, or an argument is out of range.
+
+    Warns:
+        UserWarning: Trained weights are lost, most of a bank has no use, or `size` is text like "25", which may be meant in
+            percent.
     """
-    if init not in INITS:
+    if init is not None and init not in INITS:
         raise ValueError(f"`init` is {init!r}: must be one of {', '.join(INITS)}")
     for name, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
             raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
     Placement(1, seed=seed, block=block)  # before anything is changed
     chosen, left = _choose(model, include, exclude)
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, nn.Module]] = {}
     bank_of = _bank_names(model, scope)
-    for name in chosen:
-        groups.setdefault(bank_of(name), []).append(name)
-    for names in groups.values():
-        _one_kind({name: chosen[name] for name in names})  # before anything is changed
-    generated = [sum(_weight(chosen[name]).numel() for name in names) for names in groups.values()]
-    shares = split(parse_size(size, sum(generated)), generated)
+    for name, layer in chosen.items():
+        groups.setdefault(bank_of(name), {})[name] = layer
+    for layers in groups.values():
+        _one_kind(layers)  # before anything is changed
+    generated = [sum(weight.numel() for weight in _weights(layers)) for layers in groups.values()]
+    total = parse_size(size, sum(generated))
+    shares = split(total, generated)
+    _check_use(size, total, sum(generated))
+    if init is None and total < sum(generated):
+        _warn_of_trained(chosen, type(model).__name__)
     first = sum(isinstance(module, Bank) for module in model.modules())  # converted before: other placements
-    for number, (group, names, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
-        layers = {name: chosen[name] for name in names}
-        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient, init=init)
+    for number, (group, layers, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
+        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient, init=init or INITS[0])
         bank.regenerate = regenerate
         bank.left = left
         model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
     return report(model)
+
+
+def _check_use(size: int | str, total: int, generated: int) -> None:
+    """Refuses a size of which more is without use than a model of this size can bear, and notes what may be meant otherwise.
+
+    Raises:
+        ValueError: So many entries that a machine may not hold them would make no weight.
+    """
+    unused = total - generated
+    if unused > max(generated, _UNUSED_LIMIT):
+        raise ValueError(
+            f"`size` is {size}: the layers have {generated} weights, so {unused} entries would make none: give at most 100%"
+        )
+    if total > 10 * generated:
+        _note(f"`size` is {size}: the layers have {generated} weights, so {unused} of the bank's entries are never used")
+    if isinstance(size, str) and size.strip().isdecimal() and total <= 100 and 100 * total < generated:
+        _note(f"`size` is {size}: that is {total} parameters for {generated} weights; for a part of them give '{total}%'")
+
+
+def _warn_of_trained(chosen: dict[str, nn.Module], model: str) -> None:
+    trained = [name for name, layer in chosen.items() if any(map(looks_trained, _weights({name: layer})))]
+    if trained:
+        _note(
+            f"the weights of {len(trained)} of the {len(chosen)} layers of the {model} look trained (e.g. `{trained[0]}`), and "
+            'are lost: new ones are generated; `init="project"` generates what is nearest to them, and `init="fresh"` '
+            "says that they may go"
+        )
+
+
+def _note(text: str) -> None:
+    warnings.warn(text, stacklevel=4)  # at the call of `convert`
 
 
 def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> tuple[dict[str, nn.Module], dict[str, str]]:
@@ -97,33 +142,52 @@ def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) ->
         unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
         if isinstance(module, Bank | GeneratedLayer) or not any(True for _ in module.parameters(recurse=False)):
             continue
-        weight = module._parameters.get("weight")
-        if type(module) not in GENERATED:
-            left[name] = f"{type(module).__name__} is not generated"
-        elif not any(fnmatchcase(name, pattern) for pattern in include):
+        try:
+            generated = generated_class(type(module))
+        except TypeError as error:
+            left[name] = str(error)
+            continue
+        if not any(fnmatchcase(name, pattern) for pattern in include):
             left[name] = f"not in {', '.join(include)}"
         elif any(fnmatchcase(name, pattern) for pattern in exclude):
             left[name] = "excluded"
-        elif (reason := _unfit(name, weight, holders)) is not None:
+        elif (reason := _unfit_layer(name, module, generated.names, holders)) is not None:
             left[name] = reason
         else:
             chosen[name] = module
     if unmatched - {"*"}:
         raise ValueError(f"`{sorted(unmatched - {'*'})[0]}` matches no module of the {type(model).__name__}")
+    before = {name: module.bank for name, module in model.named_modules() if isinstance(module, GeneratedLayer)}
+    if not chosen and before:
+        banks = ", ".join(f"N = {bank.size:,}" for bank in dict.fromkeys(before.values()))
+        raise ValueError(
+            f"the {type(model).__name__} has no layer to generate any more: {len(before)} are generated already ({banks}); "
+            "`rpgmt.bake(model)` makes them plain, to be converted anew"
+        )
     if not chosen:
         why = "; ".join(f"{name or 'model'}: {reason}" for name, reason in list(left.items())[:3])
         raise ValueError(f"the {type(model).__name__} has no layer to generate ({why or 'no parameters'})")
     return chosen, left
 
 
-def _unfit(name: str, weight: nn.Parameter | None, holders: dict[int, list[str]]) -> str | None:
+def _unfit_layer(name: str, layer: nn.Module, names: Sequence[str], holders: dict[int, list[str]]) -> str | None:
+    """Why a layer cannot be generated: what holds for the first of its weights that cannot."""
+    own = _own_weights(layer, names)
+    reasons = (_unfit(name, weight, holders) for weight in own.values())
+    return next((reason for reason in reasons if reason is not None), None if own else "its weight is computed")
+
+
+def _own_weights(layer: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
+    """Those of the parameters `names` that the layer has: none where they are computed, by spectral norm, pruning, …"""
+    return {name: weight for name in names if (weight := layer._parameters.get(name)) is not None}
+
+
+def _unfit(name: str, weight: nn.Parameter, holders: dict[int, list[str]]) -> str | None:
     """Why a layer's weight cannot be generated.
 
     Raises:
         ValueError: It could be, if it had proper values.
     """
-    if weight is None:
-        return "its weight is computed"  # by spectral norm, pruning, …
     if not weight.requires_grad:
         return "its weight is frozen"
     if len(holders[id(weight)]) > 1:
@@ -162,38 +226,43 @@ def _make_bank(
     layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str, init: str
 ) -> Bank:
     """A bank for the layers, and the layers drawing on it."""
-    weights = {name: _weight(layer) for name, layer in layers.items()}
+    weights = _weights(layers)
     dtype, device = _one_kind(layers)
-    generated = sum(weight.numel() for weight in weights.values())
-    std = math.sqrt(sum(weight.numel() * deviation(weight) ** 2 for weight in weights.values()) / generated)
+    generated = sum(weight.numel() for weight in weights)
+    std = math.sqrt(sum(weight.numel() * deviation(weight) ** 2 for weight in weights) / generated)
     bank = Bank(size, std=std, seed=seed, number=number, block=block, gradient=gradient, device=device, dtype=dtype)
     if size >= generated:
-        bank.add_exactly(list(weights.values()))
+        bank.add_exactly(weights)
+        bank.start = "kept exactly"
     else:
-        for weight in weights.values():
+        for weight in weights:
             bank.add(weight.shape, deviation(weight))
+        bank.start = "drawn anew"
         if init == "project":
-            bank.project(list(weights.values()))
-    for segment, layer in enumerate(layers.values()):
-        layer.__class__ = GENERATED[type(layer)]
+            bank.project(weights)
+            bank.start = "projected"
+    segments = iter(range(len(weights)))
+    for layer in layers.values():
+        kind = generated_class(type(layer))
+        names = _own_weights(layer, kind.names)
+        layer.__class__ = kind
         assert isinstance(layer, GeneratedLayer)
-        layer.draw_from(bank, segment)
+        layer.draw_from(bank, dict(zip(names, segments, strict=False)))
     bank.prepare()
     return bank
 
 
 def _one_kind(layers: dict[str, nn.Module]) -> tuple[torch.dtype, torch.device]:
     """The type and device of all the layers' weights."""
-    kinds = {(_weight(layer).dtype, _weight(layer).device) for layer in layers.values()}
+    kinds = {(weight.dtype, weight.device) for weight in _weights(layers)}
     if len(kinds) > 1:
         raise ValueError(f"layers of one bank differ in type or device ({kinds}): convert before you move parts of a model")
     return kinds.pop()
 
 
-def _weight(layer: nn.Module) -> nn.Parameter:
-    weight = layer.weight
-    assert isinstance(weight, nn.Parameter)
-    return weight
+def _weights(layers: dict[str, nn.Module]) -> list[nn.Parameter]:
+    """The weights of plain layers that are to be generated, in the order of the ring."""
+    return [w for layer in layers.values() for w in _own_weights(layer, generated_class(type(layer)).names).values()]
 
 
 def _unused_name(model: nn.Module, name: str) -> str:

@@ -200,7 +200,9 @@ class Regeneration:
     """Makes a layer's weight when the layer runs, and again for its backward."""
 
     def __init__(self) -> None:
-        self._drawn: tuple[int, Recipe] | None = None  # the weight in use: the address of its memory, and how it was made
+        # The weights that the running layer has read, by segment; None outside of layers. They are held, so that a layer that
+        # reads its weight again gets it again, and no other tensor comes to lie in a weight's memory meanwhile.
+        self._drawn: dict[int, tuple[Tensor, Recipe]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Regeneration, ()
@@ -211,24 +213,27 @@ class Regeneration:
 
     def redeem(self, promised: Tensor, recipe: Recipe) -> Tensor:
         """A layer's weight in place of its part of the stand-in."""
-        weight = _Redeemed.apply(promised, recipe)
-        self._drawn = weight.untyped_storage().data_ptr(), recipe
-        return weight
+        drawn = {} if self._drawn is None else self._drawn
+        if recipe.segment not in drawn:
+            drawn[recipe.segment] = _Redeemed.apply(promised, recipe), recipe
+        return drawn[recipe.segment][0]
 
     @contextmanager
     def dropping_weights(self) -> Iterator[None]:
         """Meanwhile autograd keeps a note for each redeemed weight that it would save, and makes the weight again from it."""
-        self._drawn = None
+        before, self._drawn = self._drawn, {}
         try:
             with torch.autograd.graph.saved_tensors_hooks(self._note, _remake):
                 yield
         finally:
-            self._drawn = None  # the memory may soon be another tensor's
+            self._drawn = before
 
     def _note(self, saved: Tensor) -> Tensor | _Note:
-        if self._drawn is None or saved.untyped_storage().data_ptr() != self._drawn[0]:
-            return saved
-        return _Note(self._drawn[1], (saved.size(), saved.stride(), saved.storage_offset()))
+        address = saved.untyped_storage().data_ptr()
+        for weight, recipe in (self._drawn or {}).values():
+            if weight.untyped_storage().data_ptr() == address:
+                return _Note(recipe, (saved.size(), saved.stride(), saved.storage_offset()))
+        return saved
 
 
 class _Promised(torch.autograd.Function):

@@ -1,8 +1,9 @@
-"""Convolutions and linear layers whose weight is generated from a bank. Biases stay parameters of the layer."""
+"""Layers whose weights are generated from a bank. Biases stay parameters of the layer."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -10,32 +11,45 @@ from torch import Tensor, nn
 from rpgmt.rpg.bank import Bank
 
 
+def _generated(name: str) -> property:
+    """The attribute `name` of a layer, where the layer's own parameter was."""
+
+    def read(layer: GeneratedLayer) -> Tensor | None:
+        # Not drawn: the layer is being built and its initialiser fills a weight of its own, or it has no such weight.
+        drawn = "bank" in layer.__dict__ and name in layer.segments
+        return layer.bank.weight(layer.segments[name]) if drawn else layer._parameters[name]
+
+    return property(read, doc="The generated weight; it belongs to the bank and can be read only.")
+
+
 class GeneratedLayer(nn.Module):
-    """A layer whose `weight` is read from a bank. Abstract: the layers below are it and one of `nn`'s.
+    """A layer whose weights are read from a bank. Abstract: the layers below are it and one of `nn`'s.
 
     Attributes:
+        plain: The class of the layer with weights of its own.
+        names: The parameters of that class that are generated, where it has them.
         bank: The bank; not a child of the layer.
-        segment: The number of the layer's weight in the bank.
+        segments: The number of each weight in the bank.
     """
 
+    plain: ClassVar[type[nn.Module]]
+    names: ClassVar[tuple[str, ...]] = ("weight",)
     bank: Bank
-    segment: int
+    segments: dict[str, int]
 
-    def draw_from(self, bank: Bank, segment: int) -> None:
-        """Gives up the layer's own weight for a segment of `bank`."""
-        self._parameters.pop("weight")
+    def draw_from(self, bank: Bank, segments: Mapping[str, int]) -> None:
+        """Gives up the layer's own weights for segments of `bank`."""
+        for name in segments:
+            self._parameters.pop(name)
         # Past nn.Module, which would make the bank a child of every layer.
         self.__dict__["bank"] = bank
-        self.__dict__["segment"] = segment
+        self.__dict__["segments"] = dict(segments)
 
-    @property
-    def weight(self) -> Tensor:
-        """The generated weight; it belongs to the bank and can be read only."""
-        if "bank" not in self.__dict__:  # the layer is being built: its initialiser fills a weight of its own
-            return self._parameters["weight"]  # type: ignore[return-value]
-        return self.bank.weight(self.segment)
+    def weights(self) -> dict[str, Tensor]:
+        """The generated weights by name."""
+        return {name: self.bank.weight(segment) for name, segment in self.segments.items()}
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The plain layer's."""
         plain = super().forward
         if not self.bank.regenerate or torch.compiler.is_compiling():
@@ -44,12 +58,12 @@ class GeneratedLayer(nn.Module):
             return plain(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name != "weight":
+        if name not in self.names:
             super().__setattr__(name, value)
         elif "bank" in self.__dict__:
             self._refuse("be assigned")
         else:
-            self._parameters["weight"] = value
+            self._parameters[name] = value
 
     def reset_parameters(self) -> None:
         """The layer's own initialiser, before the layer draws on its bank; later an error."""
@@ -59,7 +73,10 @@ class GeneratedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """The plain layer's, and N."""
-        return f"{super().extra_repr()}, generated from {self.bank.size}"
+        return ", ".join(filter(None, (super().extra_repr(), f"generated from {self.bank.size}")))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _new, (self.plain,), self.__getstate__()  # classes made here for other people's cannot be imported
 
     def _refuse(self, what: str) -> NoReturn:
         raise RuntimeError(
@@ -71,7 +88,7 @@ class GeneratedLayer(nn.Module):
         """Draws on `bank` with the deviation that the layer's own initialiser gave."""
         own = self._parameters["weight"]
         assert own is not None
-        self.draw_from(bank, bank.add(own.shape, deviation(own)))
+        self.draw_from(bank, {"weight": bank.add(own.shape, deviation(own))})
 
 
 def deviation(weight: Tensor) -> float:
@@ -79,38 +96,103 @@ def deviation(weight: Tensor) -> float:
     return float(weight.detach().double().square().mean().sqrt())
 
 
-class RPGConv2d(GeneratedLayer, nn.Conv2d):  # type: ignore[override]
+class RPGConv2d(GeneratedLayer, nn.Conv2d):
     """`nn.Conv2d` with a generated weight: its arguments, and `bank`."""
+
+    plain = nn.Conv2d
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.Conv2d.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
-class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):  # type: ignore[override]
+class RPGConvTranspose2d(GeneratedLayer, nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` with a generated weight: its arguments, and `bank`."""
+
+    plain = nn.ConvTranspose2d
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.ConvTranspose2d.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
-class RPGLinear(GeneratedLayer, nn.Linear):  # type: ignore[override]
+class RPGLinear(GeneratedLayer, nn.Linear):
     """`nn.Linear` with a generated weight: its arguments, and `bank`."""
+
+    plain = nn.Linear
+    weight = _generated("weight")
 
     def __init__(self, *args: Any, bank: Bank, **kwargs: Any) -> None:
         nn.Linear.__init__(self, *args, **kwargs)
         self._draw_fresh(bank)
 
 
+class GeneratedAttention(GeneratedLayer, nn.MultiheadAttention):
+    """`nn.MultiheadAttention` with generated projections of query, key and value; only `convert` makes it.
+
+    The projection of the output is a layer of its own (`out_proj`), whose weight the attention reads without calling it.
+    """
+
+    plain = nn.MultiheadAttention
+    names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    in_proj_weight = _generated("in_proj_weight")
+    q_proj_weight = _generated("q_proj_weight")
+    k_proj_weight = _generated("k_proj_weight")
+    v_proj_weight = _generated("v_proj_weight")
+
+    def _reset_parameters(self) -> None:
+        self._refuse("be initialised again")
+
+
 GENERATED: dict[type[nn.Module], type[GeneratedLayer]] = {
-    nn.Conv2d: RPGConv2d,
-    nn.ConvTranspose2d: RPGConvTranspose2d,
-    nn.Linear: RPGLinear,
+    kind.plain: kind for kind in (RPGConv2d, RPGConvTranspose2d, RPGLinear, GeneratedAttention)
 }
 """The plain layers that `convert` replaces, and what replaces them."""
 
-PLAIN = {generated: plain for plain, generated in GENERATED.items()}
+_MIXED: dict[type[nn.Module], type[GeneratedLayer]] = {}  # made so far, for subclasses
+
+# What a subclass may have of its own, and still compute what its base does from the same weight.
+_HARMLESS = {"__init__", "__repr__", "extra_repr", "reset_parameters", "_reset_parameters"}
+
+
+def generated_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
+    """What replaces layers of class `kind`: one of those above, or a class that is both, so that a subclass keeps its methods.
+
+    Raises:
+        TypeError: There is none; the message says why in a few words.
+    """
+    if kind in GENERATED:
+        return GENERATED[kind]
+    base = next((plain for plain in GENERATED if issubclass(kind, plain)), None)
+    if base is None:
+        why = "must have its weights in one piece" if issubclass(kind, nn.RNNBase) else "is not generated"  # cuDNN's rule
+        raise TypeError(f"{kind.__name__} {why}")
+    own = [name for part in kind.__mro__ if part not in base.__mro__ for name in vars(part) if _overrides(part, name, base)]
+    if own:
+        raise TypeError(f"{kind.__name__} has its own {own[0]}")
+    return _mixed_class(kind)
+
+
+def _overrides(part: type, name: str, base: type[nn.Module]) -> bool:
+    """Whether `part` changes what `base` does; documentation, annotations and the like of a class do not."""
+    if name in _HARMLESS or name.startswith("__annot"):
+        return False
+    return name in GENERATED[base].names or (hasattr(base, name) and (callable(vars(part)[name]) or not name.startswith("__")))
+
+
+def _mixed_class(kind: type[nn.Module]) -> type[GeneratedLayer]:
+    if kind not in _MIXED:
+        base = next(plain for plain in GENERATED if issubclass(kind, plain))
+        _MIXED[kind] = type(f"RPG{kind.__name__}", (GENERATED[base], kind), {"plain": kind})
+    return _MIXED[kind]
+
+
+def _new(plain: type[nn.Module]) -> GeneratedLayer:
+    """A generated layer of a plain class without any state, for copies and unpickling."""
+    kind = generated_class(plain)
+    return kind.__new__(kind)
 
 
 def banks_of(model: nn.Module) -> dict[str, Bank]:

@@ -9,6 +9,13 @@ from torch import nn
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
 
+_REST = "biases and the like of generated layers"
+_CONSEQUENCES = {
+    "drawn anew": ', they are lost; init="project" keeps what it can',
+    "projected": ", the generated ones are the nearest to them",
+}
+_LABEL = 48  # characters: the table is 80 wide
+
 
 @dataclass(frozen=True)
 class Row:
@@ -21,6 +28,7 @@ class Row:
         fixed: Parameters of its own, trained, counted at the first module that holds them.
         shared: Parameters that an earlier module holds as well.
         source: The bank that its weight comes from, or why the module is not generated.
+        frozen: Parameters of its own that are not trained, counted as `fixed`.
     """
 
     name: str
@@ -29,6 +37,7 @@ class Row:
     fixed: int
     shared: int
     source: str
+    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,14 @@ class Report:
         rows: Its modules with parameters.
         banks: Bank name → (N, M).
         buffers: Elements of its buffers (statistics of norms).
+        start: What `convert` did to the weights that were there: "drawn anew", "projected" or "kept exactly"; several after
+            several conversions, empty where there was none.
     """
 
     rows: tuple[Row, ...]
     banks: dict[str, tuple[int, int]]
     buffers: int
+    start: str = ""
 
     @property
     def bank(self) -> int:
@@ -75,6 +87,39 @@ class Report:
         """Names of the other modules with parameters, and why they are not generated."""
         return {row.name: row.source for row in self.rows if not row.generated}
 
+    @property
+    def frozen(self) -> int:
+        """Parameters that are not trained."""
+        return sum(row.frozen for row in self.rows)
+
+    def __str__(self) -> str:
+        """A table: what is generated, what was left and why, largest first, and what it saves."""
+        plain = self.generated + self.fixed + self.frozen
+        kept: dict[str, tuple[int, int]] = {}
+        for row in self.rows:
+            if own := row.fixed + row.frozen:
+                reason = _REST if row.generated else row.source or "no bank"
+                count, layers = kept.get(reason, (0, 0))
+                kept[reason] = count + own, layers + 1
+        lines = [("", "parameters", "%", "layers")]
+
+        def add(label: str, count: int, layers: int | None = None) -> None:
+            lines.append((_short(label), f"{count:,}", f"{count / max(1, plain):.1%}", "" if layers is None else f"{layers:,}"))
+
+        add("generated, M", self.generated, len(self.converted))
+        add("left", self.fixed + self.frozen, sum(layers for _, layers in kept.values()))
+        for reason, (count, layers) in sorted(kept.items(), key=lambda item: -item[1][0]):
+            add(f"  {reason}", count, layers)
+        add("the plain network", plain)
+        add("banks, N" if len(self.banks) != 1 else "bank, N", self.bank)
+        add("trained, N + fixed", self.trainable)
+        first = max(len(label) for label, *_ in lines)
+        table = [f"{label:<{first}} {count:>14} {part:>7} {layers:>7}".rstrip() for label, count, part, layers in lines]
+        if self.start:
+            table.append(f"weights before: {self.start}{_CONSEQUENCES.get(self.start, '')}")
+        unused = sum(max(0, size - generated) for size, generated in self.banks.values())
+        return "\n".join(table + [f"{unused:,} of the N make no weight: there are more than weights"] * (unused > 0))
+
 
 def report(model: nn.Module) -> Report:
     """Counts a model's parameters by module and bank.
@@ -96,19 +141,27 @@ def report(model: nn.Module) -> Report:
             continue
         generated, source = 0, reasons.get(name, "")
         if isinstance(module, GeneratedLayer):
-            generated = module.bank.layout.segments[module.segment].numel  # counted without being made
+            # Counted without being made.
+            generated = sum(module.bank.layout.segments[segment].numel for segment in module.segments.values())
             source = bank_names[id(module.bank)]
-        fixed = shared = 0
+        fixed = shared = frozen = 0
         for parameter in module.parameters(recurse=False):
             if id(parameter) in seen:
                 shared += parameter.numel()
             elif parameter.requires_grad:
                 fixed += parameter.numel()
+            else:
+                frozen += parameter.numel()
             seen.add(id(parameter))
-        if generated or fixed or shared:
-            rows.append(Row(name, type(module).__name__, generated, fixed, shared, source))
+        if generated or fixed or shared or frozen:
+            rows.append(Row(name, type(module).__name__, generated, fixed, shared, source, frozen))
     return Report(
         tuple(rows),
         {name: (bank.size, bank.generated) for name, bank in banks.items()},
         sum(buffer.numel() for buffer in model.buffers()),
+        ", ".join(dict.fromkeys(bank.start for bank in banks.values() if bank.start)),
     )
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"

@@ -44,7 +44,7 @@ class KeypointSmoother:
         fps: float,
         *,
         min_cutoff: float = 1.0,
-        beta: float = 20.0,
+        beta: float = 10.0,
         derivative_cutoff: float = 1.0,
         min_score: float = 0.2,
         patience: int = 30,

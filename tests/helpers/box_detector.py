@@ -1,4 +1,4 @@
-"""A small real detector in an ONNX file: finds the box of each of three colours, and gives it in any form that is documented."""
+"""A small real detector in an ONNX file: finds the box of each of three colours, in any documented form."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def box_detector(
     labels: Sequence[int] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Write it. What is brighter than 0.6 in a colour is its box; the score is the brightest pixel's.
+    """Write it. What is brighter than 0.53 in a colour is its box; the score is the brightest pixel's.
 
     Args:
         path: of the file.
@@ -50,7 +50,7 @@ def box_detector(
     for kind, values in (("Mul", deviation), ("Add", mean)):
         pixels = graph.add(kind, pixels, graph.constant(np.reshape(values, (3, 1, 1)).astype(np.float32)))
     pixels = graph.add("Div", pixels, graph.constant(np.float32(255)))  # (3, H, W), 0 to 1
-    bright = graph.add("Cast", graph.add("Greater", pixels, graph.constant(np.float32(0.6))), to=TensorProto.INT32)
+    bright = graph.add("Cast", graph.add("Greater", pixels, graph.constant(np.float32(0.53))), to=TensorProto.INT32)
     scores = graph.add("ReduceMax", pixels, graph.constant([1, 2]), keepdims=0)
     edges = []
     for axis in (1, 2):  # over rows, which leaves columns: x; then y

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from rpgmt import Bank, RPGConv2d, RPGConvTranspose2d, RPGLinear, bake, convert, report
+from rpgmt.config import ModelConfig
+from rpgmt.models import build
 from rpgmt.rpg.layers import GeneratedLayer
 from rpgmt.rpg.size import split
 
@@ -344,7 +348,8 @@ def test_counts_of_the_report() -> None:
 
 def test_layers_that_cannot_be_generated_are_left_with_a_reason() -> None:
     class Own(nn.Conv2d):
-        pass
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
 
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)), Own(4, 4, 1), nn.Conv1d(4, 4, 1), nn.LayerNorm(4), nn.ReLU())
@@ -360,7 +365,7 @@ def test_layers_that_cannot_be_generated_are_left_with_a_reason() -> None:
         "2": "its weight is frozen",
         "3": "its weight is also that of 4",
         "4": "its weight is also that of 3",
-        "6": "Own is not generated",
+        "6": "Own has its own forward",
         "7": "Conv1d is not generated",
         "8": "LayerNorm is not generated",
     }
@@ -402,6 +407,118 @@ def test_converting_the_rest_later() -> None:
     assert model.bank_2.values.grad is not None
     with pytest.raises(ValueError, match="no layer to generate"):
         convert(model, 60, include=("stages.*",))
+
+
+def test_a_second_conversion_of_everything_says_that_it_is_generated_already() -> None:
+    model = branched()
+    convert(model, 100)
+    with pytest.raises(ValueError, match=r"no layer to generate any more: 8 are generated already \(N = 100\); `rpgmt.bake"):
+        convert(model, 100)
+    bake(model)
+    assert convert(model, 60).bank == 60
+
+
+# ---- subclasses
+
+
+class Renamed(nn.Linear):
+    """Built and shown in its own way, and with a method beside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, width)
+
+    def extra_repr(self) -> str:
+        return "renamed"
+
+    def widest(self) -> float:
+        return float(self.weight.detach().abs().max())
+
+
+def test_a_subclass_that_computes_what_its_base_does_is_generated_and_keeps_its_methods() -> None:
+    model = nn.Sequential(Renamed(6), nn.ReLU(), nn.modules.linear.NonDynamicallyQuantizableLinear(6, 3))
+    assert convert(model, "25%").converted == ["0", "2"]
+    assert isinstance(model[0], Renamed)
+    assert isinstance(model[0], RPGLinear)
+    assert repr(model[0]) == "RPGRenamed(renamed, generated from 14)"
+    assert model[0].widest() == float(model[0].weight.detach().abs().max()) > 0
+    x = torch.randn(2, 6)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x), model(x))
+        assert type(twin[0]) is type(model[0])
+        twin(x).sum().backward()
+        assert twin.bank.values.grad is not None
+    assert model.bank.values.grad is None
+    expected = model(x)
+    assert [type(layer) for layer in bake(model)][::2] == [Renamed, nn.modules.linear.NonDynamicallyQuantizableLinear]
+    assert torch.equal(model(x), expected)
+
+
+def test_a_subclass_with_rules_of_its_own_is_left_and_says_which() -> None:
+    class Standardised(nn.Conv2d):
+        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return super()._conv_forward(x, weight - weight.mean(), bias)
+
+    class Computed(nn.Linear):
+        @property
+        def weight(self) -> Tensor:  # type: ignore[override]
+            return self._parameters["weight"].abs()
+
+    class Saved(nn.Linear):
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            self.__dict__.update(state)
+
+    model = nn.Sequential(Standardised(3, 4, 3), nn.Linear(4, 4), Saved(4, 4), nn.GRU(4, 4), nn.Linear(4, 4))
+    model[1].__class__ = Computed
+    left = convert(model, 5).left
+    assert left == {
+        "0": "Standardised has its own _conv_forward",
+        "1": "Computed has its own weight",
+        "2": "Saved has its own __setstate__",
+        "3": "GRU must have its weights in one piece",
+    }
+
+
+# ---- sizes that may not be meant
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 32, 3), nn.Linear(64, 200))  # 13,664 weights
+
+
+def test_a_bank_much_larger_than_its_weights_is_noted() -> None:
+    with pytest.warns(
+        UserWarning, match="`size` is 1M: the layers have 13664 weights, so 986336 of the bank's entries are"
+    ) as notes:
+        counts = convert(small(), "1M")
+    assert notes[0].filename == __file__
+    assert str(counts).endswith("986,336 of the N make no weight: there are more than weights")
+    assert "make no weight" not in str(convert(small(), "100%"))
+    convert(small(), "1000%")  # a warning would be an error
+
+
+@pytest.mark.parametrize("size", [10**9, "1G", 2 * 10**7])
+def test_a_bank_that_a_machine_may_not_hold_for_nothing_is_refused_at_once(size: int | str) -> None:
+    model = small()
+    with pytest.raises(ValueError, match=rf"^`size` is {size}: the layers have 13664 weights, so \d+ entries would make none"):
+        convert(model, size)
+    assert report(model) == report(small())
+
+
+@pytest.mark.parametrize("size", ["25", " 100 "])
+def test_a_number_that_may_be_meant_in_percent_is_noted(size: str) -> None:
+    with pytest.warns(UserWarning, match=rf"that is {size.strip()} parameters for 13664 .* give '{size.strip()}%'"):
+        assert convert(small(), size).bank == int(size)
+
+
+@pytest.mark.parametrize("size", [25, "25%", "0.025K", "101", "137"])
+def test_a_size_that_is_clear_is_not_noted(size: int | str) -> None:
+    convert(small(), size)  # a warning would be an error
+
+
+@pytest.mark.parametrize("size", [25, "25"])
+def test_configs_and_the_command_line_note_it_too(size: int | str) -> None:
+    with pytest.warns(UserWarning, match=r"`size` is 25: that is 25 parameters for \d+ weights; for a part of them give '25%'"):
+        build(ModelConfig(stages=2, channels=16, depth=2, rpg_size=size))
 
 
 @pytest.mark.parametrize(

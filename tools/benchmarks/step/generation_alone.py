@@ -35,8 +35,8 @@ class GenerationAlone:
         self.generated, self.bank = counts.generated, counts.bank
         layers = [module for module in self._model.modules() if isinstance(module, GeneratedLayer)]
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self._gradients = [torch.randn_like(layer.weight, memory_format=layout) for layer in layers]
-        self._model.forward = lambda: [layer.weight for layer in layers]  # type: ignore[assignment, misc]
+        self._gradients = [torch.randn_like(w, memory_format=layout) for layer in layers for w in layer.weights().values()]
+        self._model.forward = lambda: [w for layer in layers for w in layer.weights().values()]  # type: ignore[assignment, misc]
 
     def run(self) -> dict[str, float]:
         """Seconds of `generate`, of `fold`, and of both as `step`."""
