@@ -43,7 +43,7 @@ class Facts:
 
     format: Literal["rpgmt-export-1"] = FORMAT
     input_size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-    stages: Annotated[int, Field(ge=1)]
+    stages: Annotated[int, Field(ge=1, le=1000)]
     decoded: bool
     precision: Precision
     outputs: dict[str, Output]

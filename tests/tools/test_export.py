@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 import rpgmt
 from rpgmt import cli
 from rpgmt.config.presets import ROOT
-from rpgmt.errors import UserError
 from rpgmt.export.facts import EXTRA_FILE, Facts
 from rpgmt.export.network import sample_crops
 from rpgmt.prediction.people import People
@@ -89,9 +88,11 @@ def classifier(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decoded(pose: Path) -> Path:
-    assert export.main([str(pose), "--format", "onnx", "--decode", "--out", str(pose / "decoded.onnx")]) == 0
-    return pose / "decoded.onnx"
+def decoded(multi: Path) -> Path:
+    """Key points, classes, depth and normals."""
+    out = multi / "new/decoded.onnx"
+    assert export.main([str(multi), "--format", "onnx", "--decode", "--opset", "20", "--out", str(out)]) == 0
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +118,15 @@ def differences(out: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^  (\S+) +(\d\.\de[+-]\d+)", out, re.MULTILINE)}
 
 
-def test_the_same_people_from_a_decoded_file(decoded: Path, pose: Path, folder: Path) -> None:
-    assert_same_people(find(decoded, folder / "photo.png"), find(pose, folder / "photo.png"))
+def test_the_same_people_from_a_decoded_file(decoded: Path, multi: Path, folder: Path) -> None:
+    found, expected = (find(model, folder / "photo.png") for model in (decoded, multi))
+    assert_same_people(found, expected)
+    for head in ("depth", "normals"):
+        np.testing.assert_allclose(found[head].values, expected[head].values, atol=1e-3, rtol=0)
+    assert (found["segmentation"].image == expected["segmentation"].image).mean() > 0.999
     few = find(decoded, folder / "photo.png", stop_after=1)
     assert len(few.stages) == 1
     np.testing.assert_array_equal(few.keypoints, find(decoded, folder / "photo.png").stages[0].keypoints)
-    with pytest.raises(UserError, match="export it without --decode"):
-        find(decoded, folder / "photo.png", flip_test=True)
 
 
 def test_the_same_people_from_maps_and_the_flip_test(maps: Path, pose: Path, folder: Path) -> None:
@@ -138,37 +141,28 @@ def test_names_of_outputs_and_no_path_of_this_machine(decoded: Path, maps: Path)
     names = [output.name for output in onnx.load(maps).graph.output]
     assert names == ["stage_1/keypoints", "stage_2/keypoints"]
     names = [output.name for output in onnx.load(decoded).graph.output]
-    assert names == [f"stage_{k}/keypoints/{part}" for k in (1, 2) for part in ("points", "scores")]
+    of_a_stage = ["keypoints/points", "keypoints/scores", "segmentation/map", "depth/map", "normals/map"]
+    assert names == [f"stage_{k}/{name}" for k in (1, 2) for name in of_a_stage]
+    assert {entry.version for entry in onnx.load(decoded).opset_import if not entry.domain} == {20}
     for file in (decoded, maps):
         assert str(ROOT).encode() not in file.read_bytes()
         assert b"site-packages" not in file.read_bytes()
 
 
-def test_the_page_runs_without_this_library_and_without_torch(decoded: Path, pose: Path, folder: Path) -> None:
+def test_the_page_runs_without_this_library_and_without_torch(decoded: Path, multi: Path, folder: Path) -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/export.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert "x, y, w, h = 40, 10, 120, 300" in code
     code = code.replace("40, 10, 120, 300", ", ".join(f"{value:g}" for value in BOX)).replace("model.onnx", str(decoded))
     blocked = "import sys\nsys.modules.update(dict.fromkeys(['rpgmt', 'torch', 'tasks', 'tools']))\n"
-    report = "\nprint(json.dumps({'points': points.tolist(), 'scores': scores.tolist(), 'names': names}))"
+    report = "\nprint(json.dumps({'points': points.tolist(), 'scores': scores.tolist(), 'names': names, 'scale': scale}))"
     done = subprocess.run(
         [sys.executable, "-c", blocked + code + report], cwd=folder, capture_output=True, text=True, check=True
     )
-    found, expected = json.loads(done.stdout), find(pose, folder / "photo.png")
-    np.testing.assert_allclose(found["points"], expected.keypoints[0], atol=1e-4, rtol=0)
+    found, expected = json.loads(done.stdout), find(multi, folder / "photo.png")
+    of_the_crop = 1e-4 / found["scale"]  # pixels
+    np.testing.assert_allclose(found["points"], expected.keypoints[0], atol=of_the_crop, rtol=0)
     np.testing.assert_allclose(found["scores"], expected.keypoint_scores[0], atol=1e-4, rtol=0)
     assert tuple(found["names"]) == expected.names
-
-
-def test_all_maps_of_several_tasks(multi: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export.main([str(multi), "--format", "onnx", "--decode", "--out", str(multi / "new/m.onnx"), "--opset", "20"]) == 0
-    found = differences(capsys.readouterr().out)
-    assert set(found) >= {"stage_1/keypoints/points", "stage_2/depth/map", "stage_2/normals/map"}
-    assert found["stage_2/depth/map"] < 1e-4
-    assert {entry.version for entry in onnx.load(multi / "new/m.onnx").opset_import if not entry.domain} == {20}
-    found, expected = (find(model, folder / "photo.png") for model in (multi / "new/m.onnx", multi))
-    for head in ("depth", "normals"):
-        np.testing.assert_allclose(found[head].values, expected[head].values, atol=1e-3, rtol=0)
-    assert (found["segmentation"].image == expected["segmentation"].image).mean() > 0.999
 
 
 def test_a_classifier_in_8_bits_and_what_they_cost(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,17 +199,18 @@ def test_half_of_the_bits(pose: Path, maps: Path, folder: Path, capsys: pytest.C
     np.testing.assert_allclose(found.keypoint_scores, expected.keypoint_scores, atol=0.02)
 
 
-@pytest.mark.parametrize("flags", [["--decode"], ["--half", "--stop-after", "1"]])
-def test_pt2_is_loaded_by_torch(flags: list[str], multi: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_pt2_is_loaded_by_torch(half: bool, pose: Path, classifier: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.pt2"
-    assert export.main([str(multi), "--format", "pt2", *flags, "--out", str(out)]) == 0
+    arguments = [str(pose), "--half", "--stop-after", "1"] if half else [str(classifier), "--decode"]
+    assert export.main([*arguments, "--format", "pt2", "--out", str(out)]) == 0
     extra = {EXTRA_FILE: ""}
-    found = torch.export.load(out, extra_files=extra).module()(torch.from_numpy(sample_crops((48, 64))))
+    module = torch.export.load(out, extra_files=extra).module()
     facts = Facts.from_json(extra[EXTRA_FILE], "m.pt2")
-    assert list(found) == list(facts.outputs)
-    assert facts.stages == (1 if "--half" in flags else 2)
-    assert facts.precision == ("float16" if "--half" in flags else "float32")
-    assert all(len(output) == 4 and output.dtype in (torch.float32, torch.int64) for output in found.values())
+    found = module(torch.from_numpy(sample_crops(facts.input_size)))
+    assert list(found) == list(facts.outputs) == (["stage_1/keypoints"] if half else ["probabilities"])
+    assert facts.precision == ("float16" if half else "float32")
+    assert all(len(output) == 4 and output.dtype == torch.float32 for output in found.values())
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
 
 
