@@ -68,10 +68,10 @@ def write(path: Path, facts: Facts | str | None, *, width: int = 16, kind: int =
 
 def test_a_file_that_says_what_it_is(tmp_path: Path) -> None:
     predictor = rpgmt.Predictor.load(write(tmp_path / "m.onnx", make_facts()), device="cpu")
-    found = predictor(np.full((20, 30, 3), 51, np.uint8))
+    found = predictor(np.full((10, 20, 3), 51, np.uint8))
     np.testing.assert_allclose(found.stages[0]["scene"].probabilities, [[0.8, 0.2]], atol=1e-6)
     np.testing.assert_allclose(found["scene"].probabilities, [[0.2, 0.8]], atol=1e-6)
-    first = rpgmt.Predictor.load(tmp_path / "m.onnx", stop_after=1)(np.full((20, 30, 3), 51, np.uint8))
+    first = rpgmt.Predictor.load(tmp_path / "m.onnx", stop_after=1)(np.full((10, 20, 3), 51, np.uint8))
     assert first["scene"].labels == ["dark"]
     assert Facts.from_json(make_facts().to_json(), "x") == make_facts()
 
