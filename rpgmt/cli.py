@@ -135,6 +135,12 @@ def parse_train(
     return name, config
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``, for a tool that reads a run folder or model file."""
+    text = "of a run folder: the last weights, or those of the best validation (default: last)"
+    parser.add_argument("--weights", choices=["last", "best"], default="last", help=text)
+
+
 def output_file(text: str) -> Path:
     """The argument type of a file to write: refused before any work where it is a folder."""
     if Path(text).is_dir():

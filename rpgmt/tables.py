@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table at its full width where the output is a file, so that nothing is cut off in a log."""
+    """Prints a table, under its title: inside a narrow table that would wrap.
+
+    It has its full width where the output is a file, so that nothing is cut off in a log.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=200)
+    title, table.title = table.title, None
+    if title:
+        console.print(title, style="italic", markup=False)
     console.print(table)
+    table.title = title
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -30,14 +37,14 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def metrics_table(metrics: Mapping[str, float | None], label: str) -> Table:
-    """One row a metric, one column a stage, or one for a network without stages; "n/a" where there are no samples.
+    """One row a metric, one column a stage, or one of values for a network without stages; "n/a" where there are no samples.
 
     Args:
         metrics: `AP`, … of the last stage and `stage_1/AP`, … of every stage. Figures of single key points or classes,
             `PCK@0.2:left_ankle`, are left to `details_table`.
         label: What they are measured on, with the source of the boxes.
     """
-    return _by_stage(metrics, {name: name for name in metrics if "/" not in name and ":" not in name}, label)
+    return _by_stage(metrics, {name: name for name in metrics if "/" not in name and ":" not in name}, label, "metric")
 
 
 def details_table(metrics: Mapping[str, float | None], metric: str, label: str) -> Table:
@@ -50,16 +57,18 @@ def details_table(metrics: Mapping[str, float | None], metric: str, label: str) 
     """
     names = [name for name in metrics if name.startswith(f"{metric}:")]
     rows = {name: name.partition(":")[2] for name in names} | {metric: "all"}
-    return _by_stage(metrics, rows, f"{metric}, {label}")
+    return _by_stage(metrics, rows, f"{metric}, {label}", "name")
 
 
-def _by_stage(metrics: Mapping[str, float | None], rows: Mapping[str, str], title: str) -> Table:
-    """Rows of metrics, named as `rows` says: they are many, and stages few enough for a narrow terminal."""
+def _by_stage(metrics: Mapping[str, float | None], rows: Mapping[str, str], title: str, first: str) -> Table:
+    """Rows of metrics, named as `rows` says under the heading `first`; stages are columns, for they are fewer."""
     stages = list(dict.fromkeys(name.split("/")[0] for name in metrics if "/" in name))
-    table = Table(title=title, title_justify="left", min_width=None if stages else min(100, len(title)))  # titles would wrap
-    table.add_column("", no_wrap=True)
-    for stage in stages or [""]:
-        table.add_column(f"stage {stage.removeprefix('stage_')}" if stage else "", justify="right", no_wrap=True)
+    numbers = [stage.removeprefix("stage_") for stage in stages]
+    wide = len(stages) > 5  # for 80 columns
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage" if wide else first, no_wrap=True)
+    for column in [number if wide else f"stage {number}" for number in numbers] or ["value"]:
+        table.add_column(column, justify="right", no_wrap=True)
     for name, shown in rows.items():
         values = [metrics[f"{stage}/{name}"] for stage in stages] if stages else [metrics[name]]
         table.add_row(shown, *("n/a" if value is None else f"{value:.3f}" for value in values))
@@ -114,7 +123,7 @@ def counts_rows(counts: Mapping[str, Any], bytes_on_disk: int | None = None) -> 
     rows.append(("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}"))
     remains = ", which remains however small N is" if parameters["bank"] else ""
     rows.append(("fixed", f"{parameters['fixed']:,}", f"trained, not in a bank{remains}"))
-    part = f"{parameters['trainable'] / plain:.1%} of the {plain:,} without sharing" if parameters["bank"] else ""
+    part = f"{parameters['trainable'] / plain:.1%} of the unshared {plain:,}" if parameters["bank"] else ""
     rows.append(("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}"))
     if "buffers" in counts:
         rows.append(("buffers", f"{counts['buffers']:,}", "statistics of the norms"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,18 @@ def _folder(name: str, what: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def start() -> Callable[..., subprocess.Popen[str]]:
-    """Starts a program that Ctrl-C reaches, also where the tests run in the background, in which programs ignore it."""
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a program that Ctrl-C reaches, also where the tests run in the background, in which programs ignore it.
 
-    def run(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(command, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+    What still runs at the end of the test, because it failed, is killed, and its pipes are closed.
+    """
+    with ExitStack() as stack:
 
-    return run
+        def run(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+            heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            process = stack.enter_context(subprocess.Popen(command, text=True, preexec_fn=heed, **options))
+            stack.callback(process.kill)  # before its context waits for it
+            return process
+
+        yield run

@@ -27,11 +27,11 @@ from rpgmt.config import to_dict
 from rpgmt.config.presets import CONFIGS, ROOT
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
-from tools import benchmark, data, evaluate, summary, train
+from tools import benchmark, data, evaluate, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TOOLS = {"benchmark": benchmark, "data": data, "evaluate": evaluate, "summary": summary, "train": train}
+TOOLS = {"benchmark": benchmark, "data": data, "evaluate": evaluate, "report": report, "summary": summary, "train": train}
 TASKS = cli.find_tasks(tasks)
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
 TINY += ["--batch-size", "2", "--max-steps", "1", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
@@ -76,7 +76,13 @@ def flags_of(*words: str) -> frozenset[str]:
 
 
 def all_flags() -> frozenset[str]:
-    words = [("evaluate",), ("summary",), ("data", "synthetic"), *(("train", task) for task in TASKS)]
+    words = [
+        ("evaluate",),
+        ("report",),
+        ("summary",),
+        *(("data", verb) for verb in ("synthetic", "check", "convert")),
+        *(("train", task) for task in TASKS),
+    ]
     words += [("benchmark", kind) for kind in ("generation", "step", "loader", "multitask", "classification")]
     return frozenset().union(*(flags_of(*name) for name in words))
 
@@ -114,8 +120,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
     if tool == "benchmark":
         known = flags_of(tool, arguments[0])
     elif tool == "data":
-        assert arguments.pop(0) == "synthetic"
-        known = flags_of("data", "synthetic")
+        known = flags_of("data", arguments.pop(0))
     elif tool == "summary" and arguments[0] in TASKS:
         cli.parse_train(arguments, TASKS)
         return

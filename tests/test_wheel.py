@@ -19,7 +19,7 @@ from rpgmt.config.presets import ROOT
 
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--train-images", "8", "--val-images", "4"]
 TINY += ["--batch-size", "4", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
-COMMANDS = "benchmark, data, evaluate, summary, train"
+COMMANDS = "benchmark, data, evaluate, report, summary, train"
 TOOLS = COMMANDS.split(", ")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -98,6 +98,10 @@ def test_training_evaluation_and_counting_from_a_wheel(installed: Path, run: Run
     measured = json.loads((tmp_path / "evaluation.json").read_text())["val"]
     assert {"stage_1/AP", "stage_2/AP"} <= set(measured)
     assert "bank N" in run(rpgmt, "summary", out).stdout
+    assert run(rpgmt, "report", out, "--out", "page.html").stdout == "written: page.html\n"
+    command = (out / "commands.txt").read_text().splitlines()[1:]
+    assert len(command) == 1  # of the first process
+    assert command[0].startswith("rpgmt train pose --stages 2 ")
 
 
 def test_a_benchmark_starts_programs_of_the_wheel(installed: Path, run: Run, tmp_path: Path) -> None:

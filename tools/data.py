@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Make data sets: `synthetic --out DIR` writes the people that the project draws itself as files."""
+"""Make, check and convert data sets: `synthetic --out DIR`, `check DIR`, `convert SOURCE --from … --to … --out DIR`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
@@ -16,9 +17,12 @@ if __name__ == "__main__":
 from rpgmt import cli
 from rpgmt.errors import UserError
 
+if TYPE_CHECKING:
+    from rpgmt.data.check.examination import Report
+
 
 def main(argv: list[str], prog: str = "data.py") -> int:
-    """Writes a data set, and prints what is in it."""
+    """Writes or reads a data set, and prints what is in it."""
     parser = cli.Parser(prog=prog, description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     synthetic = verbs.add_parser("synthetic", help="draw people: a COCO-format data set with masks, parts, depth and normals")
@@ -29,7 +33,34 @@ def main(argv: list[str], prog: str = "data.py") -> int:
     synthetic.add_argument("--seed", type=int, default=0, metavar="S", help="of the scenes (default: 0)")
     synthetic.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the printed table as data too")
     synthetic.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of the first 6 scenes too")
-    return _synthetic(parser.parse_args(argv), prog)
+    check = verbs.add_parser("check", help="all that is wrong with a data set; exit status 1 if training would refuse it")
+    check.add_argument("path", type=Path, metavar="PATH", help="folder of the data set, or its dataset.yaml")
+    check.add_argument(
+        "--task", choices=("pose", "multitask", "classification"), help="that is to train on it (default: what fits)"
+    )
+    check.add_argument(
+        "--data", metavar="NAME", help="what it is to be taken for, as `--data` of training (default: what fits)"
+    )
+    check.add_argument("--split", nargs="+", metavar="NAME", help="splits to look at (default: train and val)")
+    check.add_argument("--sheet", type=cli.output_file, metavar="FILE.png", help="write a picture of samples with their labels")
+    check.add_argument("--json", type=cli.output_file, metavar="FILE", help="write what is found as data too")
+    convert = verbs.add_parser("convert", help="labelled key points from one format to another")
+    formats = ("coco", "yolo-pose", "label-studio", "cvat", "deeplabcut", "sleap")
+    convert.add_argument("source", type=Path, metavar="SOURCE", help="file or folder of the labels")
+    for flag, dest, text in (("--from", "origin", "format of the source"), ("--to", "target", "format to write")):
+        convert.add_argument(
+            flag, dest=dest, required=True, choices=formats, metavar="FORMAT", help=f"{text}: {', '.join(formats)}"
+        )
+    convert.add_argument("--out", type=Path, required=True, metavar="DIR", help="new or empty folder")
+    convert.add_argument("--images", type=Path, metavar="DIR", help="folder of the images (default: where the labels say)")
+    convert.add_argument("--category", metavar="NAME", help="of several categories with key points the one to take over")
+    convert.add_argument(
+        "--val", type=_share, default=0.2, metavar="X", help="part of a source without splits to validate on (default: 0.2)"
+    )
+    convert.add_argument("--seed", type=int, default=0, metavar="S", help="which images these are (default: 0)")
+    convert.add_argument("--link", action="store_true", help="symbolic links to the images in place of copies")
+    arguments = parser.parse_args(argv)
+    return {"synthetic": _synthetic, "check": _check, "convert": _convert}[arguments.verb](arguments, prog)
 
 
 def _count(text: str) -> int:
@@ -40,6 +71,90 @@ def _count(text: str) -> int:
     if not 1 <= value <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of images: give 1 to 1000000")
     return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of the images: give a number from 0 to below 1")
+    return value
+
+
+def _check(arguments: argparse.Namespace, prog: str) -> int:
+    from rpgmt.data.check.examination import examine
+
+    report = examine(arguments.path, task=arguments.task, data=arguments.data, splits=arguments.split)
+    own, findings = report.recognised, report.findings
+    print(f"{arguments.path}: {own.title} (--task {own.task} --data {own.data})")
+    for split, counts in report.counts.items():
+        _print_wrapped(f"{split}: " + ", ".join(f"{count} {name}" for name, count in counts.items()), "  ")
+    below = f"{own.root}/"  # paths are long enough without
+    for heading, found in (("Would be refused", findings.refused), ("Notes", findings.notes)):
+        if found:
+            print(f"\n{heading}:")
+        for finding in found:
+            _print_wrapped(f"- {f'{finding.count} × ' if finding.count else ''}{finding.title}".replace(below, ""), "  ")
+            for example in finding.examples:
+                _print_wrapped(f"    {example}".replace(below, ""), "      ")
+    print()
+    if arguments.sheet:
+        from rpgmt.data.check.sheet import write_sheet
+
+        write_sheet(arguments.sheet, report)
+        print(f"written: {arguments.sheet}")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+        print(f"written: {arguments.json}")
+    if findings.refused:
+        kinds = len(findings.refused)
+        print(f"{kinds} {'kind' if kinds == 1 else 'kinds'} of things that training would refuse")
+        return 1
+    print(f"Nothing that training would refuse. Train on it:\n{_training(report, prog)}")
+    return 0
+
+
+def _training(report: Report, prog: str) -> str:
+    own = report.recognised
+    heads = ",".join(f"{name}={channels}" for name, channels in report.heads.items())
+    options = f" --heads {heads}" if heads and heads != "keypoints=17" else ""
+    if own.task == "classification":
+        classes = next(iter(report.counts.values()))["classes"]
+        options = f" --config {own.data} --classes {classes}" + (" --val-split test" if "test" in own.splits else "")
+    return f"{_sibling(prog, 'train')} {own.task} --data {own.data} --data-root {own.root}{options}"
+
+
+def _convert(arguments: argparse.Namespace, prog: str) -> int:
+    if arguments.seed < 0:
+        raise UserError(f"`--seed` is {arguments.seed}: give 0 or more")
+    from rpgmt.data.convert.conversion import convert
+
+    options = {key: getattr(arguments, key) for key in ("origin", "target", "images", "category", "val", "seed", "link")}
+    done = convert(arguments.source, arguments.out, **options)
+    for part in done.parts:
+        print(f"{part.split}: {len(part.images)} images, {len(part.annotations)} labelled boxes")
+    for note in done.notes:
+        _print_wrapped(f"note: {note}", "      ")
+    print(f"written: {done.result}")
+    if arguments.target == "coco":
+        points = len(done.parts[0].categories[0]["keypoints"])
+        heads = "" if points == 17 else f" --heads keypoints={points}"
+        print(f"Check it: {_sibling(prog, 'data')} check {arguments.out}")
+        print(f"Train on it: {_sibling(prog, 'train')} pose --data coco --data-root {arguments.out}{heads}")
+    return 0
+
+
+def _sibling(prog: str, tool: str) -> str:
+    """The command of a tool, as the user calls this one."""
+    return f"tools/{tool}.py" if prog.endswith(".py") else prog.removesuffix("data") + tool
+
+
+def _print_wrapped(text: str, indent: str) -> None:
+    """Lines of at most 80 columns, the second and further ones indented."""
+    print(textwrap.fill(text, 80, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 
 
 def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
@@ -81,8 +196,7 @@ def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
         write_sheet(arguments.sheet, [render(seed, start + i, size) for i in range(min(6, arguments.train))])
     if arguments.json:
         arguments.json.write_text(json.dumps({"out": str(out), "size": size, "seed": seed, "splits": rows}, indent=2))
-    train = "tools/train.py" if prog.endswith(".py") else prog.removesuffix("data") + "train"
-    _print(rows, f"{train} pose --data coco --data-root {out}", out)
+    _print(rows, f"{_sibling(prog, 'train')} pose --data coco --data-root {out}", out)
     return 0
 
 

@@ -30,9 +30,13 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
         module = tasks["pose"]  # has more of these flags than any other
         cli.parse_overrides(_parser(prog), argv, module.Config, module.Config(), SECTIONS)
 
+    early = cli.Parser(add_help=False)
+    cli.add_weights(early)
+    weights = early.parse_known_args(argv)[0].weights
+
     from rpgmt.engine.model_file import load_model, read_config
 
-    saved = read_config(argv[0])
+    saved = read_config(argv[0], weights)
     if saved.get("task") not in tasks:
         raise UserError(f"{argv[0]} is of the task {saved.get('task')!r}: tasks here: {', '.join(tasks)}")
     module = tasks[saved.pop("task")]
@@ -53,16 +57,16 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     from rpgmt.tables import anytime_table, details_table, metrics_table, print_table, write_json
 
     device = pick_device(arguments.device)
-    model = bake(load_model(arguments.model))
+    model = bake(load_model(arguments.model, weights))
     if arguments.costs and not isinstance(model, Refinement):
         raise UserError(f"`--costs` is for networks that may stop after a stage: {arguments.model} has no stages")
     task = module.build(config)
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
-    label = f"{arguments.model} on {task.metric_label}"
+    label = f"{arguments.model}{', best weights,' if weights == 'best' else ''} on {task.metric_label}"
     print_table(metrics_table(found.metrics, label))
     for metric in task.details:
         print_table(details_table(found.metrics, metric, label))
-    record: dict[str, Any] = {"model": arguments.model, "data": task.metric_label, "val": found.metrics}
+    record: dict[str, Any] = {"model": arguments.model, "weights": weights, "data": task.metric_label, "val": found.metrics}
     if arguments.costs:
         assert isinstance(model, Refinement)
         record["costs"] = stage_costs(model, config.model.input_size, device)
@@ -83,6 +87,7 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
 def _parser(prog: str) -> cli.Parser:
     parser = cli.Parser(prog=prog, description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="run folder or model file")
+    cli.add_weights(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="samples at a time (default: 64)")
     parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")

@@ -38,14 +38,15 @@ def main(argv: list[str], prog: str = "summary.py") -> int:
     else:
         parser = cli.Parser(prog=prog, description=__doc__)
         parser.add_argument("model", metavar="MODEL", help=f"run folder or model file; or a task: {', '.join(tasks)}")
+        cli.add_weights(parser)
         _add_outputs(parser)
         arguments = parser.parse_args(argv)
 
         from rpgmt.engine.model_file import load_model, model_path, read_config
 
-        model, title = load_model(arguments.model), arguments.model
-        input_size = tuple(read_config(arguments.model)["model"]["input_size"])
-        file = model_path(arguments.model)
+        file = model_path(arguments.model, arguments.weights)
+        model, title = load_model(file), arguments.model
+        input_size = tuple(read_config(file)["model"]["input_size"])
 
     from rpgmt.models.counting import count
     from rpgmt.rpg.report import report

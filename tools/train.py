@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,35 +14,42 @@ if __name__ == "__main__":
 
 import tasks as task_package
 from rpgmt import cli
+from rpgmt.engine import run_folder
+from rpgmt.engine.closing import Phases, closing_lines, command
+from rpgmt.errors import UserError
 
 
 def main(argv: list[str], prog: str = "train.py") -> int:
-    """Trains, and prints where the results are."""
-    started = time.perf_counter()
-    tasks = cli.find_tasks(task_package)
-    name, config = cli.parse_train(argv, tasks, prog=prog)
+    """Trains, and prints where the results are and what to do with them."""
     # Lightning starts this program once more for each further process; the first one speaks.
     first = all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK"))
-    if first:
-        print(f"{name}: loading torch …", flush=True)  # some seconds on a slow disk
-
-    from rpgmt.engine import run_folder
-    from rpgmt.engine.device import for_this_machine
-    from rpgmt.engine.loop import Interrupted, fit
-
-    config = for_this_machine(config)
+    tell = Phases(silent=not first)
+    tasks = cli.find_tasks(task_package)
+    name, config = cli.parse_train(argv, tasks, prog=prog)
     if first:  # what is cheap to find wrong, before what takes long
         folder = run_folder.choose(config.train, name)
         if config.train.resume:
             run_folder.check_same_run(folder, config)
+            if run_folder.is_finished(folder, config):
+                print(run_folder.finished_line(folder, config.train, whole=config.train.accumulate == 1))
+                return 0
+    tell(f"{name}: loading torch")
 
+    from rpgmt.engine.device import for_this_machine
+    from rpgmt.engine.joint_losses import NonFiniteLossError
+    from rpgmt.engine.loop import Interrupted, fit
     from rpgmt.engine.model_file import load_weights, read_config
     from rpgmt.models.counting import count
     from rpgmt.models.resnet_trunk import load_trunk_weights
     from rpgmt.tables import counts_table, metrics_table, print_table
 
+    config = for_this_machine(config)
+    if first and config.train.resume:  # once more, with this machine's precision
+        run_folder.check_same_run(folder, config)
     if config.train.init_from is not None and not config.train.resume:
         read_config(config.train.init_from)
+    drawn = "people (drawn once, kept there)" if config.data.name == "synthetic" else config.data.name
+    tell(f"building the network, reading {drawn} in {config.data.root}")
     task = tasks[name].build(config)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)
@@ -57,20 +62,24 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))
+    tell("reading what is trained on")
     summary = {"parameters": counts["parameters"], "macs": counts["macs"], "data": task.data_summary()}
     try:
-        out = fit(task, task.resolved(), summary=summary, command=shlex.join([*program(prog), *argv]))
+        out = fit(task, task.resolved(), summary=summary, command=command("train", prog, *argv), tell=tell)
     except Interrupted as stop:
         what = "results are" if (stop.folder / "metrics.json").is_file() else "the last checkpoint is"
         print(f"interrupted; {what} in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
         raise
+    except NonFiniteLossError as error:
+        if error.folder is None:
+            raise
+        raise UserError(f"{error}: {start_again(name, error.folder, config.train.lr, prog)}") from error
     if not first:
         return 0  # the results are the first process's
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print_table(metrics_table(metrics["val"], task.metric_label))
-    print(f"{metrics['steps']} steps, {time.perf_counter() - started:.0f} s in all; results: {out}")
-    if (out / "report.html").is_file():
-        print(f"report: {out / 'report.html'}")
+    print(f"{metrics['steps']} steps, {tell.seconds():.0f} s in all; results: {out}")
+    print(*closing_lines(run_folder.RunFolder(out), prog), sep="\n")
     return 0
 
 
@@ -84,13 +93,22 @@ def go_on(argv: Sequence[str], out: Path, prog: str = "train.py") -> str:
     """
     words = [word for word in argv if word != "--resume"]
     folder = [] if any(word.partition("=")[0] == "--out" for word in words) else ["--out", str(out)]
-    return shlex.join([*program(prog), *words, *folder, "--resume"])
+    return command("train", prog, *words, *folder, "--resume")
 
 
-def program(prog: str) -> list[str]:
-    """The words of a command before its arguments; `prog` is as in `main`."""
-    python = ["uv", "run"] if "UV" in os.environ else [sys.executable]  # uv sets it for what it runs
-    return [*python, sys.argv[0]] if prog.endswith(".py") else prog.split()
+def start_again(task: str, out: Path, lr: float, prog: str = "train.py") -> str:
+    """The command that makes a run anew with half the learning rate, in a folder beside its own.
+
+    Args:
+        task: e.g. `pose`.
+        out: folder of the run whose loss was not finite.
+        lr: its learning rate.
+        prog: as in `main`.
+    """
+    number = 2
+    while (folder := out.with_name(f"{out.name}-{number}")).exists():
+        number += 1
+    return command("train", prog, task, "--config", str(out / "config.yaml"), "--lr", f"{lr / 2:g}", "--out", str(folder))
 
 
 if __name__ == "__main__":

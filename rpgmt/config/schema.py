@@ -32,6 +32,12 @@ def _check_heads(heads: dict[str, int]) -> dict[str, int]:
     return heads
 
 
+def _check_folder(value: Any) -> Any:
+    if value == "":
+        raise ValueError("`out` is '': give the name of a folder, or leave it out for a new one in runs/")
+    return value
+
+
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[str | int, BeforeValidator(_check_size)]
 Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
@@ -147,7 +153,7 @@ class TrainConfig:
     schedule: Annotated[
         Literal["constant", "cosine", "step"], Field(description="course of the learning rate after the warm-up")
     ] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up")] = 0
+    warmup_steps: Annotated[int, Field(ge=0, description="steps of linear warm-up; at most a fifth of the run's")] = 0
     milestones: Annotated[
         tuple[Annotated[float, Field(gt=0, lt=1)], ...],
         Field(description="schedule step: fractions of all steps at which the rate falls"),
@@ -164,7 +170,9 @@ class TrainConfig:
     nodes: Annotated[int, Field(ge=1, description="machines")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the first weights, order and augmentation")] = 0
     workers: Annotated[int, Field(ge=0, description="processes that load data, 0 loads in the main one")] = 2
-    out: Annotated[Path | None, Field(description="run folder; null makes a new one in runs/")] = None
+    out: Annotated[
+        Path | None, BeforeValidator(_check_folder), Field(description="run folder; null makes a new one in runs/")
+    ] = None
     resume: Annotated[bool, Field(description="go on from the last checkpoint of the run folder")] = False
     init_from: Annotated[Path | None, Field(description="run folder or model file to start the weights from")] = None
     trunk_weights: Annotated[
@@ -173,7 +181,12 @@ class TrainConfig:
     ] = "imagenet"
     channels_last: Annotated[bool, Field(description="memory format of images and features")] = False
     compile: Annotated[bool, Field(description="compile the model with torch.compile")] = False
-    val_every: Annotated[int, Field(ge=1, description="epochs from one validation to the next")] = 1
+    val_every: Annotated[
+        int, Field(ge=1, description="epochs from one validation to the next; more where a run has few steps")
+    ] = 1
+    patience: Annotated[
+        int | None, Field(ge=1, description="end after so many validations without a better main metric; null: do not")
+    ] = None
 
     def __post_init__(self) -> None:
         if list(self.milestones) != sorted(set(self.milestones)):

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rpgmt.errors import UserError
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint; whoever pulls the plug finds the old one or the new one."""
+    import torch  # here, for those who only ask what is in a run folder
+
     replace_file(path, lambda temporary: torch.save(dict(state), temporary))
 
 
@@ -24,6 +24,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is not whole.
     """
+    import torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,12 @@ from rpgmt.errors import UserError
 
 
 class NonFiniteLossError(UserError):
-    """The loss is not a number or infinite; the weights are those before the step."""
+    """The loss is not a number or infinite; the weights are those before the step.
+
+    ``folder`` is the run's, where the training has one.
+    """
+
+    folder: Path | None = None
 
 
 def joint_losses(losses: Mapping[str, tuple[Tensor, Tensor]], stop: bool = False) -> tuple[Tensor, Tensor]:
@@ -82,7 +88,7 @@ class LossLog:
                 bad = ", ".join(f"{n} = {v}" for n, v in zip(names, sums.tolist(), strict=True) if not math.isfinite(v))
                 raise NonFiniteLossError(
                     f"the loss is not finite at step {step}: {bad} in {place}{_samples(batch)}"
-                    "; a lower --lr, or --clip-norm, may help"
+                    "; a new run with a lower --lr, or with --clip-norm, may help"
                 )
             self.stop |= bool(stop > 0)
             means = {name: s / c for name, s, c in zip(names, sums.tolist(), counts.tolist(), strict=True) if c > 0}

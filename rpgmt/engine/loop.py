@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,10 +30,11 @@ from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
 from rpgmt.engine.device import chosen_algorithms, for_this_machine, hardware, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
-from rpgmt.engine.joint_losses import LossLog, joint_losses
+from rpgmt.engine.joint_losses import LossLog, NonFiniteLossError, joint_losses
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.model_file import save_model
 from rpgmt.engine.optimizer import make_optimizer
+from rpgmt.engine.plan import make_plan
 from rpgmt.engine.record import Record
 from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
@@ -62,7 +63,14 @@ class Interrupted(KeyboardInterrupt):
         self.folder = folder
 
 
-def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | None = None, command: str | None = None) -> Path:
+def fit(
+    task: Task,
+    config: DataclassInstance,
+    *,
+    summary: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    tell: Callable[[str], None] = lambda what: None,
+) -> Path:
     """Train ``task.model`` and return the run folder.
 
     The model ends, and is written to the model file, with the weights that the last validation measured: the
@@ -70,9 +78,10 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     `best.safetensors`.) An interrupted run writes the same of the step where it ended; `val` in `metrics.json` is then
     of the validation before.
 
-    A run ends after ``epochs``, or after ``max_steps`` if that comes first. A resumed run may change these, and what
-    else does not make the run what it is (`run_folder.MAY_CHANGE`); the learning rate then follows the schedule of
-    the new length from where it stands. Resuming a finished run does nothing.
+    A run ends after ``epochs``, after ``max_steps``, or after ``patience`` validations without a better main metric,
+    whichever comes first. A resumed run may change these, and what else does not make the run what it is
+    (`run_folder.MAY_CHANGE`); the learning rate then follows the schedule of the new length from where it stands.
+    Resuming a finished run does nothing.
 
     Args:
         task: what to train; ``task.model`` is trained in place.
@@ -80,6 +89,7 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
             and in the model file), without ``out`` and ``resume``, and with this machine's precision for ``auto``.
         summary: what `metrics.json` says of model and data: its keys parameters, macs and data.
         command: the line that started this, for `commands.txt`; None for none.
+        tell: is called with what begins now, in words, where it may take some seconds.
 
     Raises:
         UserError: `out` is in use, or the config does not fit the machine, the run to resume or the model's tasks.
@@ -88,15 +98,16 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
     """
     config = for_this_machine(config)
     train: TrainConfig = config.train  # type: ignore[attr-defined]
+    tell("loading Lightning")
     balancer, fabric = make_balancer(task), make_fabric(train)
     # The first process starts the others when it has taken the folder: they do not ask whether it is free.
     first = fabric.is_global_zero
     with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
         training = Training(task, config, fabric, balancer, folder, summary or {}, command)
-        if len(training.loader) == 0:
-            longer = "" if training.loader.batch % train.accumulate else "; more --epochs would go on with it"
-            training.say(f"{folder.path}: this run is finished{longer}")
+        if training.finished:
+            training.say(run_folder.finished_line(folder, train, whole=training.loader.batch % train.accumulate == 0))
             return folder.path
+        tell(f"training: {training.plan.steps} steps; the first one takes longest")
         # A compiled backward pass may write over what it was given; not where every task makes one through the same graph.
         several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()
         interrupted = False
@@ -106,7 +117,10 @@ def fit(task: Task, config: DataclassInstance, *, summary: Mapping[str, Any] | N
                 training.finish()
         except KeyboardInterrupt:  # by a second signal
             interrupted = True
-        if interrupted or len(training.loader) > 0:
+        except NonFiniteLossError as error:
+            error.folder = folder.path
+            raise
+        if interrupted or not training.finished:
             raise (
                 Interrupted(folder.path) if first else SystemExit(0)
             )  # another status would make Fabric kill the first process
@@ -244,20 +258,34 @@ class Training:
         self.config: Any = dataclasses.replace(config, train=dataclasses.replace(train, out=None, resume=False))
         place: Any = {"rank": fabric.global_rank, "world_size": fabric.world_size, "pin_memory": fabric.device.type == "cuda"}
         self.loader = ResumableLoader(task.train_data, train.batch_size, seed=train.seed, workers=train.workers, **place)
-        self.loader.stop = train.epochs * self.loader.batches_per_epoch
-        if train.max_steps is not None:
-            self.loader.stop = min(self.loader.stop, train.max_steps * train.accumulate)
+        self.plan = make_plan(train, self.loader.batches_per_epoch)
+        self.loader.stop = self.plan.batches
         self.validation_batches = validation_loader(task.val_data, train.batch_size, workers=train.workers, **place)
         self.checkpoint = self._resume() if train.resume else {}
         self.best: float | None = self.checkpoint.get("best")
+        self.best_step: int | None = self.checkpoint.get("best_step")
+        self.stale: int = self.checkpoint.get("stale", 0)  # validations since the best one
         self.metrics: dict[str, float | None] = dict(self.checkpoint.get("metrics", {}))
         self.validation: Validation | None = None  # the last one; in the first process
         self.between_steps = False  # all state belongs together
 
     @property
     def done(self) -> int:
-        """Optimizer steps done, by the batches handed out."""
+        """Optimizer steps done at the end of a step, by the batches handed out."""
         return math.ceil(self.loader.batch / self.train.accumulate)
+
+    @property
+    def ended_by(self) -> Literal["length", "patience", "interrupted"]:
+        """Why the run has come to its end, or, where it has not, what ends it here."""
+        if len(self.loader) == 0:
+            return "length"
+        patience = self.train.patience
+        return "patience" if patience is not None and self.stale >= patience else "interrupted"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.ended_by != "interrupted"
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -269,12 +297,15 @@ class Training:
             run_folder.write_config(self.folder, self.config, self.task.name)
             if self.command:
                 run_folder.note_command(self.folder, self.command, self.done)
+        for remark in self.plan.remarks:
+            self.say(f"note: {remark}")
         self.fabric.launch()
-        steps = math.ceil(self.loader.stop / self.train.accumulate)
-        self.step = self._prepare(steps)
+        self.step = self._prepare(self.plan.steps)
         self.started = self.saved = time.monotonic()
         with StopSignals(speak=self.first) as self.signals:
-            self.record = Record(self.folder, self.done, steps, silent=not self.first)
+            self.record = Record(self.folder, self.done, self.plan.steps, silent=not self.first)
+            if self.metrics:
+                self.record.measured(self.task.monitor, self.metrics[self.task.monitor])
             try:
                 yield
             except BaseException:
@@ -286,37 +317,44 @@ class Training:
                 del self.validation_batches  # and so its worker processes
 
     def run(self) -> None:
-        """The loop: to the last batch, or to the end of the step in which a signal comes to any process."""
+        """The loop: to the last batch, or to the end of the step after which the run is to end.
+
+        That is so when a signal has come to any process, or patience is at its end. What is due at an epoch's end within a step
+        is done at the end of the step.
+        """
         loader, step, train = self.loader, self.step, self.train
         if self.first and not self.folder.last.exists():
             self._save(self.folder.last)  # a run that is killed early goes on from these first weights
-        save_due = False
+        epoch_ended = validation_due = False  # since the step before
         for batch in loader:
             self.between_steps = False
-            run_ends, epoch_ends = len(loader) == 0, loader.batch % loader.batches_per_epoch == 0
+            run_ends = len(loader) == 0
+            epochs, rest = divmod(loader.batch, loader.batches_per_epoch)
+            epoch_ended |= rest == 0
+            validation_due |= run_ends or (rest == 0 and epochs % self.plan.val_every == 0)
             step_ends = run_ends or loader.batch % train.accumulate == 0
             number = loader.batch - 1  # from 0
             if number and number % loader.batches_per_epoch == 0:
                 self.balancer.end_epoch()
             on_device = to_device(batch, self.fabric.device)
             step.gradients(on_device, number, last=step_ends, place=loader.place(), stop=lambda: self.signals.asked)
-            if step_ends:
-                step.update(self.done - 1)
-                self.record.progress(self.done, loader.epoch(), step.losses.last)
+            if not step_ends:
+                continue
+            step.update(self.done - 1)
+            self.record.progress(self.done, loader.epoch(), step.losses.last)
 
-            self.between_steps = step_ends and not run_ends  # validation may meet a broken file
-            if run_ends or (epoch_ends and loader.batch // loader.batches_per_epoch % train.val_every == 0):
+            self.between_steps = not run_ends  # validation may meet a broken file
+            if validation_due:
                 self._validate()
-            elif epoch_ends or (step_ends and self.done % STEPS_BETWEEN_ROWS == 0):
+            elif epoch_ended or self.done % STEPS_BETWEEN_ROWS == 0:
                 self._write_row(step.losses.take())
 
-            save_due |= epoch_ends or time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
-            if step_ends and not run_ends:
-                if self.first and (save_due or step.losses.stop):
-                    self._save(self.folder.last)
-                save_due = False
-                if step.losses.stop:  # the same in all processes
-                    return
+            late = time.monotonic() - self.saved > SECONDS_BETWEEN_CHECKPOINTS
+            if self.first and not run_ends and (epoch_ended or late or step.losses.stop):
+                self._save(self.folder.last)
+            epoch_ended = validation_due = False
+            if self.finished or step.losses.stop:  # the same in all processes
+                return
 
     def finish(self) -> None:
         """Write the model file, metrics.json and the last checkpoint; leave the averaged weights in the model.
@@ -328,10 +366,8 @@ class Training:
         with self._averaged():
             if self.first:
                 self._save_model(self.folder.model)
-                record = {"task": self.task.name, "val": self.metrics, **self.summary, "seed": self.train.seed}
-                record["hardware"] = hardware(self.fabric.device, self.fabric.world_size)
-                run_folder.write_metrics(self.folder, {**record, "steps": self.done, "seconds": round(self._seconds(), 1)})
-        if self.first and len(self.loader) == 0:
+                run_folder.write_metrics(self.folder, self._results())
+        if self.first and self.finished:
             self._save(self.folder.last)
         if self.step.ema:
             self.step.ema.copy_to_model()
@@ -390,22 +426,40 @@ class Training:
         losses = self.step.losses.take()
         with self._averaged():
             share_buffers(self.task.model)
-            layout, precision = self.train.channels_last, self.fabric.autocast
-            batches, device = self.validation_batches, self.fabric.device
-            found = validate(self.task, self.task.model, batches, device, channels_last=layout, precision=precision)
-            if found is None:
-                return
-            score = found.metrics[self.task.monitor]
-            best = score is not None and (self.best is None or score > self.best)
-            if best:  # with the weights that were measured
-                self._save_model(self.folder.best_model)
+            layout, device = self.train.channels_last, self.fabric.device
+            found = validate(self.task, self.task.model, self.validation_batches, device, channels_last=layout)
+            if found is not None:  # in the first process
+                self._note(losses, found)
+        if found is not None and self.stale == 0:
+            self._save(self.folder.best)
+        if self.train.patience is not None:
+            self.stale = self.fabric.broadcast(self.stale)
+
+    def _note(self, losses: Mapping[str, float], found: Validation) -> None:
+        """Write down what a validation found, and the best model file if it is that; the model has the weights measured."""
         self.validation, self.metrics = found, found.metrics
         self._write_row(losses, found)
-        if best:
-            self.best = score
-            self._save(self.folder.best)
-        values = {"loss": losses.get("loss"), "val loss": found.losses["loss"], self.task.monitor: score}
-        self.record.validated(self.done, self.loader.epoch(), values, best=best)
+        score = found.metrics[self.task.monitor]
+        self.stale += 1
+        if score is not None and (self.best is None or score > self.best):
+            self.best, self.best_step, self.stale = score, self.done, 0
+            self._save_model(self.folder.best_model)
+        both = (losses.get("loss"), found.losses["loss"])
+        self.record.validated(self.done, self.loader.epoch(), both, self.task.monitor, score, best=self.stale == 0)
+
+    def _results(self) -> dict[str, Any]:
+        """What `metrics.json` holds."""
+        return {
+            "task": self.task.name,
+            "val": self.metrics,
+            "best": {"metric": self.task.monitor, "value": self.best, "step": self.best_step},
+            **self.summary,
+            "seed": self.train.seed,
+            "hardware": hardware(self.fabric.device, self.fabric.world_size),
+            "steps": self.done,
+            "ended": run_folder.ended(self.ended_by, self.train),
+            "seconds": round(self._seconds(), 1),
+        }
 
     def _write_row(self, losses: Mapping[str, float], found: Validation | None = None) -> None:
         numbers = {**found.losses, **found.metrics} if found else {}
@@ -427,6 +481,8 @@ class Training:
             "ema": self.step.ema.state_dict() if self.step.ema else None,
             "loader": self.loader.state_dict(),
             "best": self.best,
+            "best_step": self.best_step,
+            "stale": self.stale,
             "metrics": self.metrics,
             "seconds": self._seconds(),
         }

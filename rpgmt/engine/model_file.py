@@ -196,7 +196,10 @@ def model_path(path: Path | str, weights: Weights = "last") -> Path:
         return path
     file = path / name
     if not file.is_file() and weights == "best" and (path / NAME).is_file():
-        raise UserError(f"{path} holds no {name} (the run is older, or no validation gave a score): leave out `weights`")
+        why = "the run is older, or no validation gave a score"
+        raise UserError(f"{path} holds no {name} ({why}): leave out `weights`, the last ones are there")
+    if not file.is_file() and (path / NAMES["best"]).is_file():
+        raise UserError(f"{path} holds no {name}, as its run has not ended: take `weights` best, or go on with it by --resume")
     if not file.is_file():
         raise UserError(f"{path} holds no {name}: give a run folder or its {name}")
     return file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from rpgmt.engine.run_folder import RunFolder
 
 SECONDS_BETWEEN_LINES = 30.0
+SHORTEST_BAR = 6
+"""Cells of a terminal, with the spaces beside it."""
 
 
 class Record:
@@ -34,6 +36,7 @@ class Record:
         self._first, self._total, self._silent = done, total, silent
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
+        self._measured = ""
         if silent:
             return
         self._table = Table(folder.table, done)
@@ -41,9 +44,10 @@ class Record:
         console = Console()
         if console.is_terminal:
             # The text changes twice a second: drawing must not take time from short steps.
+            # The bar has what room is left: all is one line.
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-                console=console, refresh_per_second=2, transient=True,
+                TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[text]}"),
+                console=console, refresh_per_second=2, transient=True, expand=True,
             )  # fmt: skip
             self._task = self._bar.add_task("train", total=total, completed=done, text="")
             self._bar.start()
@@ -67,30 +71,48 @@ class Record:
 
     def progress(self, step: int, epoch: str, loss: float) -> None:
         """Show that ``step`` steps are done."""
-        text = f"step {step}/{self._total}  loss {loss:.4g}"
+        count, rate, left = f"{step}/{self._total}", *self._speed(step)
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=epoch, text=f"{text}  {self._rate(step)}")
+            text = _join(count, f"loss {loss:.3g}", self._measured, rate, left, width=80 - len(epoch) - SHORTEST_BAR)
+            self._bar.update(self._task, completed=step, description=epoch, text=text)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._line(f"{epoch}  {text}  {self._rate(step)}")
+            self._line(epoch, f"step {count}", f"loss {loss:.3g}", self._measured, rate, left)
 
-    def validated(self, step: int, epoch: str, values: Mapping[str, float | None], *, best: bool) -> None:
-        """Print what a validation found."""
-        text = "  ".join(f"{name} {'n/a' if v is None else format(v, '.4g')}" for name, v in values.items())
-        self._line(f"{epoch}  step {step}  {text}{' (best)' if best else ''}  {self._rate(step)}")
+    def measured(self, metric: str, score: float | None) -> None:
+        """Tell the main metric of the last validation, for the lines of progress to show."""
+        self._measured = f"{metric} {_figure(score, '.3f')}"
 
-    def _line(self, text: str) -> None:
+    def validated(
+        self, step: int, epoch: str, losses: Sequence[float | None], metric: str, score: float | None, *, best: bool
+    ) -> None:
+        """Print what a validation found.
+
+        Args:
+            step, epoch: where it was.
+            losses: of training since the row before, and of validation.
+            metric: the main one, by name.
+            score: its value.
+            best: whether it is the best so far.
+        """
+        self.measured(metric, score)
+        loss, val = (_figure(value, ".3g") for value in losses)
+        word = "best" if best else ""
+        self._line(epoch, f"step {step}", f"loss {loss}", f"val {val}", self._measured, word, self._speed(step)[1])
+
+    def _line(self, *parts: str) -> None:
         """Print a line that stays."""
+        text = _join(*parts)
         self._last_line = time.monotonic()
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         elif not self._silent:
             print(text, flush=True)
 
-    def _rate(self, step: int) -> str:
+    def _speed(self, step: int) -> tuple[str, str]:
         """Return steps a second since this start, validation included, and the time left."""
         rate = (step - self._first) / max(1e-9, time.monotonic() - self._start)
         left = timedelta(seconds=round((self._total - step) / rate)) if rate else "?"
-        return f"{rate:.3g} it/s  {left} left"
+        return f"{rate:.3g} it/s", f"{left} left"
 
     def close(self) -> None:
         """End the bar, and write what is left of the events."""
@@ -99,6 +121,17 @@ class Record:
             self._bar = None
         if not self._silent:
             self._events.close()
+
+
+def _join(*parts: str, width: int = 80) -> str:
+    """The parts that there are on one line, closer together where they would not have room."""
+    parts = tuple(part for part in parts if part)
+    wide = "  ".join(parts)
+    return wide if len(wide) <= width else " ".join(parts)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "n/a" if value is None else format(value, form)
 
 
 class Table:

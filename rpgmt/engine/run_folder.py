@@ -1,7 +1,7 @@
 """What is where in a run folder.
 
 OUT/config.yaml            the resolved config; a valid `--config`
-OUT/metrics.json           the run's figures (see `write_metrics`)
+OUT/metrics.json           the run's figures (see `write_metrics`), the best validation, and why the run ended
 OUT/metrics.csv            losses every 50 steps, losses and metrics of every validation
 OUT/events…                the same for TensorBoard
 OUT/checkpoints/last.ckpt  all that training needs to go on
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
 from rpgmt.config.validation import leaves
@@ -38,8 +38,12 @@ from rpgmt.errors import UserError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LENGTH = ("epochs", "max_steps", "patience")
+"""Fields of a config that say when a run ends."""
+
 MAY_CHANGE = {
-    *("epochs", "max_steps", "val_every"),
+    *LENGTH,
+    "val_every",
     *("out", "resume", "init_from", "trunk_weights", "workers", "device", "compile", "channels_last"),
     "rpg_regenerate",
     *("root", "skeleton", "keypoints", "class_names"),
@@ -98,7 +102,7 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
     """Return the folder that a run is to use, without touching the disk.
 
     Raises:
-        UserError: the folder is not empty and the run is not resumed, or there is no run to resume.
+        UserError: the folder is not empty and the run is not resumed, there is no run to resume, or no folder can be made.
     """
     if train.out is None:
         if train.resume:
@@ -106,14 +110,30 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
         number = 1
         while (path := Path("runs") / f"{task_name}-{number}").exists():
             number += 1
+        _check_writable(path)
         return RunFolder(path)
     folder = RunFolder(Path(train.out))
+    _check_writable(folder.path)
     if train.resume:
         if not folder.config.is_file():
             raise UserError(f"`out` is {folder.path}: no run to resume (no {folder.config.name} there)")
+        if folder.model.is_file() and not folder.last.is_file():
+            raise UserError(
+                f"`out` is {folder.path}: no checkpoint to go on from (no checkpoints/{folder.last.name}), and its model would "
+                f"be lost; give another --out, with --init-from {folder.path} to start from its weights"
+            )
     elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
         raise UserError(f"`out` is {folder.path}: not an empty folder; give another, or go on with its run by --resume")
     return folder
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UserError where the folder is not there and cannot be made."""
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise UserError(f"`out` is {path}: {there} is not a folder; give another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"`out` is {path}: {there} cannot be written to; give another")
 
 
 @contextmanager
@@ -153,8 +173,41 @@ def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
     before = from_dict(type(config), saved)
     for leaf in leaves(type(config)):
         old, new = leaf.get(before), leaf.get(config)
+        if leaf.name == "precision" and new == "auto":  # what that is here, only torch knows
+            continue
         if leaf.name not in MAY_CHANGE and old != new:
             raise UserError(f"`{leaf.name}` is {new}: the run in {folder.path} has {old}, which resuming cannot change")
+
+
+def is_finished(folder: RunFolder, config: DataclassInstance) -> bool:
+    """Whether the run that is to be resumed has come to its end, and is to be no longer now.
+
+    No torch is needed to know it; where this cannot tell, e.g. of a run before ``ended`` was noted, it says False.
+    """
+    try:
+        record = json.loads(folder.metrics.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return False
+    train: TrainConfig = config.train  # type: ignore[attr-defined]
+    return record.get("ended") in (ended("length", train), ended("patience", train)) and folder.model.is_file()
+
+
+def finished_line(folder: RunFolder, train: TrainConfig, *, whole: bool) -> str:
+    """What to say of a finished run that is to be resumed.
+
+    Args:
+        folder: of the run.
+        train: how it was trained.
+        whole: whether the last step had all its batches, so that a longer run would have begun as this one.
+    """
+    flags = [f"--{name.replace('_', '-')}" for name in LENGTH if name == "epochs" or getattr(train, name) is not None]
+    longer = f"; more of {' or '.join(flags)} would go on with it" if whole else ""
+    return f"{folder.path}: this run is finished{longer}"
+
+
+def ended(by: Literal["length", "patience", "interrupted"], train: TrainConfig) -> dict[str, Any]:
+    """What `metrics.json` says of a run's end: why, and the length that it was to have."""
+    return {"by": by, **{name: getattr(train, name) for name in LENGTH}}
 
 
 def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -> None:

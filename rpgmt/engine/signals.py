@@ -38,4 +38,6 @@ class StopSignals:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self._speak:  # `print` may be at work itself when the signal comes
-            os.write(2, b"stopping after this step and its validation, if any; once more: at once\n")
+            # The progress bar stands where the cursor is, and after it the ^C: it is drawn again below.
+            clear = b"\r\x1b[K" if os.isatty(2) else b""
+            os.write(2, clear + b"stopping after this step and its validation, if any; once more: at once\n")

@@ -31,7 +31,7 @@ class Normals(Head):
     channels = 3
     higher: Mapping[str, bool] = {"mean": False, "median": False, **{f"within_{limit:g}": True for limit in WITHIN}}
     main, score = "mean", "within_30"
-    figure, figure_higher = "mean angle, degrees", False
+    figure, figure_higher = "mean angle in degrees", False
 
     @property
     def meaning(self) -> PixelMap:

@@ -23,7 +23,7 @@ def stage_colours(lines: Sequence[str]) -> dict[str, str]:
     stages = [line for line in lines if line]
     last = max(len(stages) - 1, 1)
     shades = {line: (place / last if len(stages) > 1 else 1.0) for place, line in enumerate(stages)}
-    mixed = {line: f"color-mix(in oklab, var(--late) {shade:.0%}, var(--early))" for line, shade in shades.items()}
+    mixed = {line: f"color-mix(in oklch, var(--late) {shade:.0%}, var(--early))" for line, shade in shades.items()}
     return mixed | {"": "var(--ink)"}
 
 
@@ -68,7 +68,7 @@ def chart(title: str, axis: str, lines: Mapping[str, Points], colours: Mapping[s
     for y in _log_ticks(low, high) if logarithmic else ticks(low, high):
         marks.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{down(y):.1f}", y2=f"{down(y):.1f}", class_="grid"))
         marks.append(tag("text", short(y), x=LEFT - 6, y=f"{down(y) + 4:.1f}", text_anchor="end"))
-    for x in ticks(first, last):
+    for x in ticks(first, last, 7):
         marks.append(tag("text", short(x), x=f"{across(x):.1f}", y=HEIGHT - 8, text_anchor="middle"))
     for name, points in lines.items():
         places = [(across(x), down(y)) for x, y in thinned(points) if math.isfinite(y)]

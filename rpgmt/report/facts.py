@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -83,7 +83,7 @@ def run_section(run: Run) -> Html:
     )
 
 
-def _words_apart(command: str) -> list[object]:
+def _words_apart(command: str) -> Sequence[object]:
     """Lines break between the words of a command, not at the hyphens of its flags."""
     words = [tag("span", word) for word in command.split(" ")]
     return [part for word in words for part in (" ", word)][1:]
@@ -99,7 +99,7 @@ def facts(run: Run) -> dict[str, str]:
         "steps": f"{record['steps']:,}" if "steps" in record else None,
         "time": duration(record["seconds"]) if "seconds" in record else None,
         "hardware": _hardware(record.get("hardware")),
-        "optimizer": _words({key: train[key] for key in ("optimizer", "lr", "batch_size", "precision") if key in train}),
+        "training": _words({key: train[key] for key in ("optimizer", "lr", "batch_size", "precision") if key in train}),
         "versions": _words(record.get("versions", {})),
     }
     return {name: str(value) for name, value in found.items() if value not in (None, "")}

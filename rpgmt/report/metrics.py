@@ -79,6 +79,6 @@ def _row(name: str, values: Sequence[float | None]) -> list[object]:
 
 
 def _parts_table(caption: str, rows: Sequence[Sequence[object]], run: Run) -> Html:
-    """Folded away where it is long; the bars are of the last column, from 0 to 1."""
-    found = table(f"{caption}; bars are the last column's", ["", *columns(run), ""], rows, class_="figures parts")
+    """Folded away where it is long; the bars are of the last column of figures, from 0 to 1."""
+    found = table(caption, ["", *columns(run), ""], rows, class_="figures parts")
     return found if len(rows) <= MOST_ROWS else details(f"{caption} ({len(rows)})", found)

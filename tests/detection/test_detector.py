@@ -33,11 +33,11 @@ def found(rows: Sequence[Sequence[float]], scores: Sequence[float], labels: Sequ
     return Corners(np.array(rows), np.array(scores), None if labels is None else np.array(labels))
 
 
-def test_half_a_pixel() -> None:
-    """The box of a whole image spans -0.5 to W - 0.5, and that of its pixel (7, 3) is centred on (7, 3)."""
+def test_boxes_count_pixels_as_the_data_sets_do() -> None:
+    """The box of a whole image is (0, 0, W, H), and that of its pixel (7, 3) is (7, 3, 1, 1)."""
     (detections,) = Given(found([[0, 0, 60, 40], [7, 3, 8, 4]], [0.9, 0.8]))([IMAGE])
-    assert detections.boxes.tolist() == [[-0.5, -0.5, 60, 40], [6.5, 2.5, 1, 1]]
-    assert (detections.boxes[1, :2] + detections.boxes[1, 2:] / 2).tolist() == [7, 3]
+    assert detections.boxes.tolist() == [[0, 0, 60, 40], [7, 3, 1, 1]]
+    assert (detections.boxes[1, :2] + (detections.boxes[1, 2:] - 1) / 2).tolist() == [7, 3]
 
 
 def test_the_best_come_first_and_equal_ones_as_they_were() -> None:
@@ -46,7 +46,7 @@ def test_the_best_come_first_and_equal_ones_as_they_were() -> None:
     assert detections.scores.tolist() == [0.9, 0.9, 0.6, 0.5]  # the threshold itself counts
     assert detections.labels is not None
     assert detections.labels.tolist() == [2, 4, 1, 3]
-    assert (detections.boxes[:, 0] + 0.5).tolist() == [1, 3, 0, 2]
+    assert detections.boxes[:, 0].tolist() == [1, 3, 0, 2]
     assert len(detections) == 4
     assert (detections.boxes.dtype, detections.scores.dtype, detections.labels.dtype) == (np.float64, np.float64, np.int64)
 
@@ -54,7 +54,7 @@ def test_the_best_come_first_and_equal_ones_as_they_were() -> None:
 def test_boxes_are_cut_to_the_image_and_empty_ones_left_out() -> None:
     rows = [[-9, -9, 9, 9], [50, 30, 99, 99], [70, 5, 80, 9], [5, 5, 5, 9], [9, 9, 3, 12], [np.nan, 1, 5, 5]]
     (detections,) = Given(found(rows, [0.9, 0.8, 0.7, 0.7, 0.7, 0.7]))([IMAGE])
-    assert detections.boxes.tolist() == [[-0.5, -0.5, 9, 9], [49.5, 29.5, 10, 10]]
+    assert detections.boxes.tolist() == [[0, 0, 9, 9], [50, 30, 10, 10]]
 
 
 def test_a_score_that_is_no_number_is_left_out() -> None:

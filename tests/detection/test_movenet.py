@@ -30,7 +30,7 @@ def recall_and_precision(threshold: float, every: int) -> tuple[float, float, in
                 for person in document["annotations"]
                 if person["image_id"] == image["id"] and person["num_keypoints"] and not person["iscrowd"]
             ]
-            truth = np.array(annotated, np.float64).reshape(-1, 4) - (0.5, 0.5, 0, 0)
+            truth = np.array(annotated, np.float64).reshape(-1, 4)
             free = np.ones(len(truth), dtype=bool)
             for row in box_ious(detections.boxes, truth):  # the best detection first
                 row = np.where(free, row, 0)

@@ -17,7 +17,7 @@ from rpgmt.errors import UserError
 
 BOXES = [(4, 6, 10, 12), (20, 28, 36, 8), (40, 2, 16, 20)]
 IMAGE = draw((48, 64), BOXES)
-FOUND = np.array(BOXES) - (0.5, 0.5, 0, 0)  # a box that covers pixels 4 to 13 spans 3.5 to 13.5
+FOUND = np.array(BOXES)  # the first covers the pixels 4 to 13
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "deviation": (58.395, 57.12, 57.375)}
 
 
@@ -62,7 +62,7 @@ def test_boxes_survive_the_change_of_size(height: int, parts: bool, tmp_path: Pa
     """At a third, a half, once and twice the size; edges lie where pixels of all sizes meet."""
     edges = [(6, 12, 12, 24), (24, 6, 18, 18), (48, 18, 12, 12)]
     path = box_detector(tmp_path / "d.onnx", shape=(1, 3, height, 200), parts=parts)
-    assert np.allclose(detect(path, draw((48, 66), edges)).boxes, np.array(edges) - (0.5, 0.5, 0, 0), rtol=0, atol=1e-4)
+    assert np.allclose(detect(path, draw((48, 66), edges)).boxes, np.array(edges), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(37, 111), (111, 37), (1, 90), (500, 40)])
@@ -70,7 +70,7 @@ def test_the_whole_of_an_image_of_any_shape_is_the_whole(size: tuple[int, int], 
     """Also where a side becomes a fraction of a pixel, which is rounded."""
     path = box_detector(tmp_path / "d.onnx", shape=(1, 3, 64, 96))
     detections = detect(path, draw(size, [(0, 0, size[1], size[0])]))
-    assert np.allclose(detections.boxes, [[-0.5, -0.5, size[1], size[0]]], rtol=0, atol=1e-4)
+    assert np.allclose(detections.boxes, [[0, 0, size[1], size[0]]], rtol=0, atol=1e-4)
 
 
 def test_open_sizes_are_512_the_files_or_the_callers(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_open_sizes_are_512_the_files_or_the_callers(tmp_path: Path) -> None:
 
     def grid(size: int | None, metadata: dict[str, str]) -> float:
         path = box_detector(tmp_path / "d.onnx", metadata=metadata)
-        place = (detect(path, image, size=size).boxes[0, 0] + 0.5) / 1000
+        place = (detect(path, image, size=size).boxes[0, 0]) / 1000
         return next(side for side in (40, 64, 512) if abs(place * side - round(place * side)) < 1e-3)
 
     assert grid(None, {}) == 512
@@ -113,7 +113,7 @@ def test_the_metadata_say_that_small_boxes_are_of_pixels(tmp_path: Path) -> None
     dot[:2, :2] = 255
     path = tmp_path / "d.onnx"
     found = [detect(box_detector(path, metadata=m, shape=(1, 3, 64, 64)), dot).boxes for m in ({}, {"rpgmt.boxes": "pixels"})]
-    assert [boxes.tolist() for boxes in found] == [[[-0.5, -0.5, 64, 64]] * 3, [[-0.5, -0.5, 2, 2]] * 3]
+    assert [boxes.tolist() for boxes in found] == [[[0, 0, 64, 64]] * 3, [[0, 0, 2, 2]] * 3]
 
 
 def test_scores_of_movenet_are_low_and_count(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Torchvision's detectors: what comes out is torchvision's, half a pixel on; weights come from the file or are asked for."""
+"""Torchvision's detectors: what comes out is torchvision's; weights come from the file or are asked for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def expected(network: torch.nn.Module, image: np.ndarray, label: int = 1) -> tup
         (found,) = network([torch.tensor(image).permute(2, 0, 1) / 255])
     persons = (found["labels"] == label) & (found["boxes"][:, 2:] > found["boxes"][:, :2]).all(1)
     corners = found["boxes"][persons].double().numpy()
-    boxes = np.concatenate((corners[:, :2] - 0.5, corners[:, 2:] - corners[:, :2]), axis=1)
+    boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
     return boxes, found["scores"][persons].double().numpy()
 
 

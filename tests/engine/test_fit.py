@@ -62,7 +62,8 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fit(task, config(out, ema=0.9), summary=summary) == out
     assert (torch.are_deterministic_algorithms_enabled(), signal.getsignal(signal.SIGINT)) == before
 
-    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints", "curves.png"}
+    names = {"config.yaml", "metrics.json", "metrics.csv", "model.safetensors", "best.safetensors", "checkpoints"}
+    names |= {"curves.png", "report.html"}
     assert names | {next(out.glob("events*")).name} == {path.name for path in out.iterdir()}
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -71,8 +72,10 @@ def test_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert from_dict(type(config(out)), saved).train.ema == 0.9
 
     metrics = json.loads((out / "metrics.json").read_text())
-    keys = {"task", "val", "parameters", "bytes", "macs", "data", "seed", "steps", "seconds", "versions"}
+    keys = {"task", "val", "best", "parameters", "bytes", "macs", "data", "seed", "steps", "ended", "seconds", "versions"}
+    keys |= {"hardware"}
     assert metrics.keys() == keys
+    assert metrics["ended"] == {"by": "length", "epochs": 3, "max_steps": None, "patience": None}
     assert metrics["steps"] == 3 * PER_EPOCH
     assert metrics["val"]["never"] is None
     assert metrics["bytes"] == {"model_file": (out / "model.safetensors").stat().st_size}
@@ -149,15 +152,22 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
 
 
 def test_schedules() -> None:
-    def factors(**values: Any) -> list[float]:
+    def factors(total: int = 10, **values: Any) -> list[float]:
         train = TrainConfig(**values)
-        return [round(learning_rate_factor(step, 10, train), 4) for step in range(10)]
+        return [round(learning_rate_factor(step, total, train), 4) for step in range(total)]
 
-    assert factors(schedule="constant", warmup_steps=4) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]
+    assert factors(20, schedule="constant", warmup_steps=4) == [0.25, 0.5, 0.75, *[1] * 17]
     assert factors(schedule="step", milestones=(0.5, 0.8), decay=0.5) == [1] * 5 + [0.5] * 3 + [0.25] * 2
     cosine = factors(schedule="cosine")
     assert cosine == [1, 0.9755, 0.9045, 0.7939, 0.6545, 0.5, 0.3455, 0.2061, 0.0955, 0.0245]
-    assert factors(schedule="cosine", warmup_steps=10) == [n / 10 for n in range(1, 11)]
+    assert factors(50, schedule="cosine", warmup_steps=10)[:11] == [n / 10 for n in range(1, 11)] + [1]
+
+
+@pytest.mark.parametrize(("total", "steps"), [(1, 1), (4, 1), (10, 2), (30, 6), (495, 99), (500, 100), (9999, 100)])
+def test_warm_up_is_at_most_a_fifth_of_the_run(total: int, steps: int) -> None:
+    train = TrainConfig(schedule="constant", warmup_steps=100)
+    factors = [learning_rate_factor(step, total, train) for step in range(total)]
+    assert factors == [min(1, (step + 1) / steps) for step in range(total)]
 
 
 def test_best_checkpoint_has_the_highest_score_and_none_is_no_score(tmp_path: Path) -> None:

@@ -134,6 +134,10 @@ def test_where_there_are_no_best_weights_one_line_says_so(tmp_path: Path) -> Non
         load_model(tmp_path / "model.safetensors", weights="best")
     with pytest.raises(UserError, match="`weights` is 'first': give one of last, best"):
         load_model(tmp_path, weights="first")  # type: ignore[arg-type]
+    (tmp_path / "model.safetensors").rename(tmp_path / "best.safetensors")
+    load_model(tmp_path, weights="best")
+    with pytest.raises(UserError, match="has not ended: take `weights` best, or go on with it by --resume"):
+        load_model(tmp_path)
 
 
 def test_missing_and_foreign_files_are_one_clear_line(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 from collections.abc import Collection
@@ -13,6 +15,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.people_files import write_coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from rpgmt.codecs.heatmap import Heatmap
 from rpgmt.data.coco.data_root import find_files
@@ -261,6 +265,58 @@ def test_half_precision_is_measured_in_single(case: Case) -> None:
     torch.testing.assert_close(total, expected, rtol=1e-6, atol=0)
     assert float(count) == float(number)
     _same(head.metrics([head.measure(half, batch)]), head.metrics([head.measure(half.float(), batch)]))
+
+
+def _quality(head: Head, output: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+    return head.quality(output, batch, head.measure(output, batch))
+
+
+@pytest.mark.parametrize("case", NAMES, indirect=True)
+def test_each_samples_figure_is_its_own_perfect_for_the_truth_and_none_without_labels(case: Case) -> None:
+    head, crops = case
+    batch = _all(crops)
+    known, perfect, chance = _labelled(head, batch), _perfect(head, batch), _random(head, batch)
+    truth, found = (_quality(head, output, batch) for output in (perfect, chance))
+    assert truth.shape == found.shape == (len(known), len(head.parts) or 1)
+    for values in (truth, found):
+        assert (~values.isnan()).any(1).tolist() == known
+    best = truth.nanmean(1)[known]
+    # An angle that is computed in float32 is exact to some hundredths of a degree.
+    assert best == pytest.approx(1 if head.figure_higher else 0, abs=0.06 if isinstance(head, Normals) else 1e-4)
+    worse = found.nanmean(1)[known]
+    assert bool((worse < best).all() if head.figure_higher else (worse > best).all())
+    for i in range(len(known)):
+        one = _quality(head, chance[i : i + 1], _part(batch, [i]))
+        torch.testing.assert_close(one[0], found[i], equal_nan=True)
+        if known[i] and not isinstance(head, Keypoints | PartSegmentation | Classification) and len(known) > 1:
+            alone = head.metrics([head.measure(chance[i : i + 1], _part(batch, [i]))])
+            assert float(one.nanmean()) == pytest.approx(alone[head.main], rel=1e-5)
+
+
+def test_a_persons_figure_is_cocos_similarity(people: MultiTaskCrops) -> None:
+    """As pycocotools has it for the same pose."""
+    head, batch = _keypoints(people), _all(people)
+    output = 0.9 * _perfect(head, batch) + 3 * _random(head, batch)
+    measured = head.measure(output, batch)
+    similarity = head.quality(output, batch, measured).nanmean(1)
+    assert float(similarity.min()) > 0.05
+    assert float(similarity.max()) < 0.99
+    truth, set_ = COCO(), people.dataset.people
+    truth.dataset = set_.annotations
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+        found = truth.loadRes(head.evaluation.results(*measured))
+        evaluation = COCOeval(truth, found, "keypoints")
+    evaluation.params.kpt_oks_sigmas = np.array(head.points.sigmas)
+    evaluation._prepare()
+    for place, index in enumerate(measured[0]):
+        image = set_.people[index].image["id"]
+        similarities = evaluation.computeOks(image, set_.category_id)
+        others = [i for i, person in enumerate(set_.people) if person.image["id"] == image]
+        scores = [measured[1][measured[0].index(i), :, 2].mean() for i in others]  # by which pycocotools orders what is found
+        row = sorted(others, key=lambda i: -scores[others.index(i)]).index(index)
+        column = [a["id"] for a in evaluation._gts[image, set_.category_id]].index(set_.people[index].annotation_id)
+        assert float(similarity[place]) == pytest.approx(similarities[row][column], rel=1e-6)
 
 
 @pytest.mark.parametrize("case", NAMES, indirect=True)

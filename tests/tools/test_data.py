@@ -3,10 +3,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +21,7 @@ import pytest
 from rpgmt import cli
 from rpgmt.data.coco.data_root import find_files
 from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.convert.conversion import FORMATS
 from rpgmt.synthetic.cache import load
 from rpgmt.synthetic.parallel import split_start
 from rpgmt.synthetic.render import render
@@ -154,3 +158,116 @@ def test_ctrl_c_says_what_is_left(tmp_path: Path, start: Callable[..., subproces
     assert f"interrupted: {out} holds" in err
     assert "of 100000 train images, 0 of 200 val images; complete with annotations: no split" in err
     assert not list((out / "annotations").iterdir())
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """A set in COCO's format with six key points."""
+    from helpers.labelled_set import random_document, write_set
+
+    random = np.random.default_rng(0)
+    documents = {split: random_document(random, 4, least=1) for split in ("train", "val")}
+    write_set(tmp_path / "labels", documents)
+    return tmp_path / "labels"
+
+
+def test_what_was_converted_is_sound_and_trains(
+    tool: ModuleType, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools import train
+
+    there, back = str(tmp_path / "there"), str(tmp_path / "back")
+    assert tool.main(["convert", str(labels), "--from", "coco", "--to", "yolo-pose", "--out", there]) == 0
+    capsys.readouterr()
+    assert tool.main(["convert", there, "--from", "yolo-pose", "--to", "coco", "--out", back]) == 0
+    said = capsys.readouterr().out.splitlines()
+    check, training = (next(line for line in said if line.startswith(start)) for start in ("Check it: ", "Train on it: "))
+    words = shlex.split(check.removeprefix("Check it: "))
+    assert words == ["tools/data.py", "check", back]
+    assert tool.main([*words[1:], "--sheet", str(tmp_path / "sheet.png"), "--json", str(tmp_path / "check.json")]) == 0
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert (found["task"], found["data"], found["refused"]) == ("pose", "coco", [])
+    assert (tmp_path / "sheet.png").is_file()
+    out = capsys.readouterr().out
+    assert training.removeprefix("Train on it: ") == out.splitlines()[-1]
+    assert all(len(line) <= 80 for line in out.splitlines() if str(tmp_path) not in line)
+    tiny = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
+    tiny += ["--batch-size", "2", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
+    words = shlex.split(out.splitlines()[-1])[1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # sigmas are inferred
+        assert train.main([*words, *tiny, "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["steps"] == 2
+
+
+def test_what_is_refused_is_listed_with_status_1(tool: ModuleType, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = labels / "annotations/person_keypoints_train.json"
+    document = json.loads(path.read_text())
+    for person in document["annotations"][:2]:
+        del person["area"]
+    path.write_text(json.dumps(document))
+    (
+        labels
+        / "images/val"
+        / json.loads((labels / "annotations/person_keypoints_val.json").read_text())["images"][1]["file_name"]
+    ).unlink()
+    assert tool.main(["check", str(labels)]) == 1
+    out = capsys.readouterr().out
+    refused, _, notes = out.partition("Notes:")
+    assert "- 2 × labelled people without an area" in refused
+    assert "- 1 × images that are missing" in refused
+    assert "sigma" in notes
+    assert all(len(line) <= 80 for line in out.splitlines()[1:])
+    assert out.splitlines()[-1] == "2 kinds of things that training would refuse"
+    assert tool.main(["check", str(labels), "--split", "val"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "nowhere"], "nowhere: no such file or folder"),
+        (["check", ".", "--data", "lsd"], "holds nothing for --data lsd"),
+        (["check", ".", "--task", "posse"], "invalid choice: 'posse'"),
+        (["convert", "nowhere", "--from", "coco", "--to", "cvat", "--out", "new"], "nowhere: no such file or folder"),
+        (["convert", ".", "--from", "coco", "--to", "voc", "--out", "new"], "invalid choice: 'voc'"),
+        (["convert", ".", "--from", "coco", "--to", "cvat", "--out", "new", "--val", "2"], "'2' is no part of the images"),
+        (["convert", ".", "--from", "coco", "--to", "cvat", "--out", "new", "--images", "none"], "`--images` is none"),
+        (["convert", ".", "--from", "coco", "--to", "cvat", "--out", "new", "--seed", "-1"], "`--seed` is -1"),
+        (["convert", ".", "--from", "coco", "--to", "cvat"], "--out"),
+        *((["convert", ".", "--from", name, "--to", "coco", "--out", "new"], ".") for name in FORMATS),
+    ],
+)
+def test_one_line_for_what_cannot_be_read(
+    tool: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(tool.main, words, "data.py") == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_formats_of_the_flags_are_those_that_there_are(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tool.main(["convert", "--help"])
+    assert " ".join(capsys.readouterr().out.split()).count(", ".join(FORMATS)) == 2
+
+
+def test_the_commands_of_the_documentation_run(
+    tool: ModuleType, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (TOOL.parents[1] / "docs/own-data.md").read_text(encoding="utf-8")
+    convert, check = (re.search(rf"^uv run tools/data.py ({verb} .*)$", page, re.MULTILINE) for verb in ("convert", "check"))
+    assert convert
+    assert check
+    monkeypatch.chdir(tmp_path)
+    assert tool.main(["convert", str(labels), "--from", "coco", "--to", "yolo-pose", "--out", "SOURCE"]) == 0
+    assert tool.main(shlex.split(convert[1])) == 0
+    assert tool.main(shlex.split(check[1])) == 0
+    assert (tmp_path / "sheet.png").is_file()

@@ -283,7 +283,7 @@ def test_every_preset_is_read_and_builds(preset: Path, capsys: pytest.CaptureFix
     assert "generated M" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("tool", ["train", "evaluate", "summary", "benchmark", "data"])
+@pytest.mark.parametrize("tool", ["train", "evaluate", "summary", "benchmark", "data", "report"])
 def test_each_tool_answers_help_as_a_program_without_torch(tool: str) -> None:
     code = f"import sys, runpy; sys.argv = ['{tool}.py', '--help']\ntry: runpy.run_path('tools/{tool}.py', run_name='__main__')"
     code += "\nfinally: assert 'torch' not in sys.modules"
@@ -334,6 +334,7 @@ def test_ctrl_c_ends_a_run_in_order_and_tells_the_command_that_goes_on(
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert [line for line in text.splitlines() if len(line) > 80 and str(out) not in line] == []
     steps = json.loads((out / "metrics.json").read_text())["steps"]
     assert steps > 0
     before, _, command = text.strip().splitlines()[-1].partition("; go on with: ")

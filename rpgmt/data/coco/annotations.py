@@ -42,16 +42,7 @@ def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any
         UserError: the document lacks one of COCO's three lists, ids are missing, doubled or no numbers, there is no such
             category or more than one, or its key points are not different names.
     """
-    if not isinstance(document, dict):
-        raise UserError(f"{name}: not a COCO document: the top level is to be an object, not {_kind(document)}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            raise UserError(f"{name}: not a COCO document: it needs a list `{key}`")
-        if not document[key]:
-            raise UserError(f"{name}: the list `{key}` is empty: give at least one entry")
-        if not all(isinstance(entry, dict) and "id" in entry for entry in document[key]):
-            raise UserError(f"{name}: not a COCO document: every entry of `{key}` is to be an object with an `id`")
-        _check_ids(document[key], key, name)
+    check_lists(document, name)
     found = [category for category in document["categories"] if category.get("keypoints")]
     if len(found) != 1:
         names = ", ".join(str(category.get("name", category["id"])) for category in found) or "none"
@@ -63,6 +54,20 @@ def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any
     if doubled:
         raise UserError(f"{name}: category {found[0]['id']}: `keypoints` has {doubled[0]!r} twice: give different names")
     return found[0]
+
+
+def check_lists(document: Any, name: str = "annotations") -> None:
+    """Raise UserError where one of COCO's three lists is missing or empty, or ids are missing, doubled or no numbers."""
+    if not isinstance(document, dict):
+        raise UserError(f"{name}: not a COCO document: the top level is to be an object, not {_kind(document)}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document.get(key), list):
+            raise UserError(f"{name}: not a COCO document: it needs a list `{key}`")
+        if not document[key]:
+            raise UserError(f"{name}: the list `{key}` is empty: give at least one entry")
+        if not all(isinstance(entry, dict) and "id" in entry for entry in document[key]):
+            raise UserError(f"{name}: not a COCO document: every entry of `{key}` is to be an object with an `id`")
+        _check_ids(document[key], key, name)
 
 
 def _check_ids(entries: list[dict[str, Any]], key: str, name: str) -> None:
@@ -90,13 +95,24 @@ def person_annotations(document: dict[str, Any], name: str = "annotations") -> l
     count = len(category["keypoints"])
     images = {image["id"] for image in document["images"]}
     return [
-        _complete(annotation, count, images, name)
+        complete_annotation(annotation, count, images, name)
         for annotation in document["annotations"]
         if annotation.get("category_id") == category["id"]
     ]
 
 
-def _complete(annotation: dict[str, Any], count: int, images: set[Any], name: str) -> dict[str, Any]:
+def complete_annotation(annotation: dict[str, Any], count: int, images: set[Any], name: str) -> dict[str, Any]:
+    """A copy of an annotation of a category with `count` key points, checked and completed as `person_annotations` does.
+
+    Args:
+        annotation: of the document, with an `id`.
+        count: of the category's key points.
+        images: ids of the document's images.
+        name: of the document, for messages.
+
+    Raises:
+        UserError: see `person_annotations`.
+    """
     where = f"{name}: annotation {annotation['id']}"
     image = annotation.get("image_id")
     if not isinstance(image, int | str) or image not in images:

@@ -24,7 +24,7 @@ class CocoPeople:
 
     `people` lists who can be trained on and evaluated: no crowd, at least one labelled key point, a box that overlaps
     the image. The evaluation itself runs over the whole document, in which COCO's evaluator ignores crowds and people
-    without labelled key points.
+    without labelled key points. `image_dir` is the folder of the images, where they are files.
 
     Args:
         annotations: the parsed document (`images`, `annotations`, `categories`); it is kept, not copied or changed.
@@ -54,6 +54,7 @@ class CocoPeople:
         category = keypoint_category(annotations, name)
         self.annotations = annotations
         self.read_image = read_image
+        self.image_dir: Path | None = None
         self.boxes = boxes
         self.name = name
         self.category_id: int = category["id"]
@@ -106,6 +107,7 @@ class CocoPeople:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder of images for {name}")
         data = cls(document, partial(_read_image, folder), name=name, **options)
+        data.image_dir = folder
         check_files(folder, (_file_name(person.image, name) for person in data.people), name)
         return data
 

@@ -52,7 +52,7 @@ class _Masks:
             image = images.get(annotation["image_id"])
             if image is None:
                 continue
-            _check(annotation.get("segmentation"), image, f"{people.name}: annotation {annotation['id']}")
+            check_segment(annotation.get("segmentation"), image, f"{people.name}: annotation {annotation['id']}")
             self._segments[image["id"]].append({key: annotation.get(key) for key in ("id", "iscrowd", "bbox", "segmentation")})
         self._last: tuple[Any, NDArray[np.int8] | None] = None, None
 
@@ -115,7 +115,8 @@ def _check_counts(counts: list[Any], size: Sequence[int], where: str) -> None:
         raise UserError(f"{where}: the `counts` of `segmentation` do not fill {size[1]}×{size[0]} pixels")
 
 
-def _check(segmentation: Any, image: Entry, where: str) -> None:
+def check_segment(segmentation: Any, image: Entry, where: str) -> None:
+    """Raise UserError where a segment, of the annotation `where`, is malformed."""
     if not segmentation and not isinstance(segmentation, int | float):  # missing, null or empty
         return
     if isinstance(segmentation, list):
