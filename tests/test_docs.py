@@ -27,11 +27,19 @@ from rpgmt.config import to_dict
 from rpgmt.config.presets import CONFIGS, ROOT
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
-from tools import benchmark, data, evaluate, report, summary, train
+from tools import benchmark, data, evaluate, export, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
-TOOLS = {"benchmark": benchmark, "data": data, "evaluate": evaluate, "report": report, "summary": summary, "train": train}
+TOOLS = {
+    "benchmark": benchmark,
+    "data": data,
+    "evaluate": evaluate,
+    "export": export,
+    "report": report,
+    "summary": summary,
+    "train": train,
+}
 TASKS = cli.find_tasks(tasks)
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--input-size", "32,32"]
 TINY += ["--batch-size", "2", "--max-steps", "1", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
@@ -72,12 +80,13 @@ def flags_of(*words: str) -> frozenset[str]:
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
         TOOLS[words[0]].main([*words[1:], "--help"])
     assert end.value.code in (0, None)
-    return frozenset(re.findall(r"--[a-z][a-z-]*", out.getvalue()))
+    return frozenset(re.findall(r"--[a-z][a-z0-9-]*", out.getvalue()))
 
 
 def all_flags() -> frozenset[str]:
     words = [
         ("evaluate",),
+        ("export",),
         ("report",),
         ("summary",),
         *(("data", verb) for verb in ("synthetic", "check", "convert")),
@@ -132,7 +141,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_flags_exist(page: Path) -> None:
     """All that is called a flag, wherever it stands, is one of some tool."""
-    named = {flag for words in quoted(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", words)}
+    named = {flag for words in quoted(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", words)}
     assert named <= all_flags()
 
 
@@ -207,7 +216,8 @@ def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:
     with_code = [page.name for page in PAGES if blocks(page, "python")]
-    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md", "pose.md"]  # each has a test above
+    # Each has a test above; that of the export is tests/tools/test_export.py, which has a file to run it on.
+    assert sorted(with_code) == ["README.md", "detectors.md", "export.md", "own-loop.md", "pose.md"]
     for name in re.findall(r"`(\w+)(?:\(|`)", prose(DOCS / "own-loop.md").partition("| function |")[2].partition("\n\n")[0]):
         assert hasattr(rpgmt, name), name
 
