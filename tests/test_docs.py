@@ -31,7 +31,7 @@ from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
 from rpgmt.prediction.meaning import KeypointMaps, Reading
-from tools import benchmark, data, demo, evaluate, predict, report, summary, train
+from tools import benchmark, data, demo, evaluate, export, predict, report, summary, train
 
 README, DOCS = ROOT / "README.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
@@ -40,6 +40,7 @@ TOOLS = {
     "data": data,
     "demo": demo,
     "evaluate": evaluate,
+    "export": export,
     "predict": predict,
     "report": report,
     "summary": summary,
@@ -87,13 +88,15 @@ def flags_of(*words: str) -> frozenset[str]:
     with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
         TOOLS[words[0]].main([*words[1:], "--help"])
     assert end.value.code in (0, None)
-    return frozenset(re.findall(r"--[a-z][a-z-]*", out.getvalue()))
+    return frozenset(re.findall(r"--[a-z][a-z0-9-]*", out.getvalue()))
 
 
 def all_flags() -> frozenset[str]:
     words = [
         ("demo",),
         ("evaluate",),
+        ("evaluate",),
+        ("export",),
         ("predict",),
         ("report",),
         ("summary",),
@@ -149,7 +152,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_flags_exist(page: Path) -> None:
     """All that is called a flag, wherever it stands, is one of some tool."""
-    named = {flag for words in quoted(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", words)}
+    named = {flag for words in quoted(page) for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", words)}
     assert named <= all_flags()
 
 
@@ -246,7 +249,8 @@ def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_all_python_runs_and_what_it_calls_exists() -> None:
     with_code = [page.name for page in PAGES if blocks(page, "python")]
-    assert sorted(with_code) == ["README.md", "detectors.md", "own-loop.md"]  # each has a test above
+    # Each has a test above; that of the export is tests/tools/test_export.py, which has a file to run it on.
+    assert sorted(with_code) == ["README.md", "detectors.md", "export.md", "own-loop.md"]
     for name in re.findall(r"`(\w+)(?:\(|`)", prose(DOCS / "own-loop.md").partition("| function |")[2].partition("\n\n")[0]):
         assert hasattr(rpgmt, name), name
 

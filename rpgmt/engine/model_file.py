@@ -148,10 +148,20 @@ def read_reading(path: Path | str, weights: Weights = "last") -> Reading:
         UserError: There is no such file, it is not a model file, or it does not say.
     """
     file = model_path(path, weights)
-    text = _metadata(file).get("reading")
-    if text is None:
+    reading = stored_reading(file)
+    if reading is None:
         raise UserError(f"{file} does not say what its outputs mean, as files of version 0.1 do not: train it again to predict")
-    return Reading.from_json(text, str(file))
+    return reading
+
+
+def stored_reading(file: Path) -> Reading | None:
+    """What a model file says of inputs and outputs; None: nothing, as files of version 0.1.
+
+    Raises:
+        UserError: It is not a model file, or what it says cannot be read.
+    """
+    text = _metadata(file).get("reading")
+    return None if text is None else Reading.from_json(text, str(file))
 
 
 def _metadata(file: Path) -> dict[str, str]:

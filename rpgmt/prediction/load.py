@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rpgmt.engine.device import pick_device
 from rpgmt.engine.model_file import Weights, load_model, read_reading
+from rpgmt.errors import UserError
 from rpgmt.prediction.network import Network, TorchNetwork
 
 
@@ -20,4 +21,10 @@ def load_network(path: str | Path, weights: Weights, device: str) -> Network:
     Raises:
         UserError: there is no such file, or it cannot be used.
     """
+    if Path(path).suffix.lower() == ".onnx":
+        from rpgmt.prediction.onnx_network import OnnxNetwork
+
+        if weights != "last":
+            raise UserError(f"`weights` is {weights}: {path} is one exported file: leave it out")
+        return OnnxNetwork(Path(path), device)
     return TorchNetwork(load_model(path, weights), read_reading(path, weights), pick_device(device))

@@ -1,0 +1,53 @@
+"""Networks as model files with plain weights: nothing is left to generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rpgmt.config import model_config
+from rpgmt.engine.model_file import load_model, save_model
+from rpgmt.errors import UserError
+from rpgmt.export.files import kept_if_right
+from rpgmt.export.network import ExportNetwork, half_of, sample_crops
+from rpgmt.models import build
+
+_WITHOUT_BANK = {"sharing": "none"}
+
+
+def write_plain(network: ExportNetwork, path: Path, *, half: bool = False) -> None:
+    """Write the weights of plain layers with the config of the network without sharing, whose model file it is.
+
+    `safetensors.torch.load_file` gives a state dict of `nn` layers, and `rpgmt.load` the network.
+
+    Args:
+        network: float32.
+        path: of the file.
+        half: tensors are float16; loaded into a network they are float32 again.
+
+    Raises:
+        UserError: the file's network gives other outputs.
+    """
+    facts = network.facts
+    model = facts.config["model"]
+    if model["sharing"] != "narrow":  # a narrow network's width follows from the bank that it is compared with; it has none
+        model = {**model, **_WITHOUT_BANK}
+    if "stages" in model:
+        model = {**model, "stages": facts.stages}
+    exported = half_of(network) if half else network
+    weights = exported.model.state_dict()
+    plain = build(model_config(model))
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    if half:
+        plain = plain.half()
+    with kept_if_right(path) as part:
+        save_model(part, plain, {**facts.config, "model": model}, facts.reading)
+        read = ExportNetwork(load_model(part), facts)
+        expected = ExportNetwork(exported.model.float(), facts)
+        crops = sample_crops(facts.input_size)
+        for crops_of_batch in (crops[:1], crops[1:]):
+            wanted = expected.on(crops_of_batch)
+            for name, output in read.on(crops_of_batch).items():
+                if not torch.equal(torch.from_numpy(output), torch.from_numpy(wanted[name])):
+                    raise UserError(f"{path} is not kept: {name} is not that of the network")
