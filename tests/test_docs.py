@@ -95,7 +95,6 @@ def all_flags() -> frozenset[str]:
     words = [
         ("demo",),
         ("evaluate",),
-        ("evaluate",),
         ("export",),
         ("predict",),
         ("report",),

@@ -50,7 +50,7 @@ class OnnxNetwork(Network):
             ]
         maps = self._run(crops, stages)
         mirrored = self._run(np.ascontiguousarray(crops[:, :, ::-1]), stages) if flip_test else {}
-        result: Decoded = []
+        result: list[dict[str, tuple[NDArray[Any], ...]]] = []
         for stage in range(1, stages + 1):
             of_stage = {}
             for head, meaning in self.reading.heads.items():
