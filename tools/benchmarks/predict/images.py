@@ -1,4 +1,7 @@
-"""The rate of prediction on files and on arrays, against that of the bare network."""
+"""The rate of prediction on files and on arrays, against that of the bare network.
+
+Besides the rate, what all cores together spend on an image is measured, which other programs change least.
+"""
 
 from __future__ import annotations
 
@@ -46,23 +49,38 @@ def measure(predictor: Predictor, folder: Path, rounds: int) -> dict[str, Any]:
         )
     )
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    of_cores: dict[str, list[float]] = {way: [] for way in WAYS}
     for turn in track(range(-1, rounds), "images", transient=True):  # the first is for caches
         for way in shuffled(WAYS, turn):
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             ways[way]()
             if turn >= 0:
                 seconds[way].append(time.perf_counter() - started)
+                of_cores[way].append(time.process_time() - spent)
     rates = {way: quartiles([len(files) / taken for taken in seconds[way]])[1] for way in WAYS}
-    return {way: {"images_per_second": rates[way], **ratios(seconds[BARE], seconds[way])} for way in WAYS}
+    return {
+        way: {
+            "images_per_second": rates[way],
+            "core_ms": 1000 * quartiles(of_cores[way])[1] / len(files),
+            **ratios(seconds[BARE], seconds[way]),
+        }
+        for way in WAYS
+    }
 
 
 def table(title: str, record: dict[str, Any]) -> Table:
     table = Table(title=f"images, {title}", title_justify="left")
-    for column in ("", "images/s", "of the bare network's", "quartiles"):
+    for column in ("", "images/s", "of the bare", "quartiles", "core ms"):
         table.add_column(column, justify="right" if column else "left")
     for way, figures in record.items():
         low, high = figures["ratio_quartiles"]
-        table.add_row(way, f"{figures['images_per_second']:.1f}", f"{figures['ratio']:.2f}", f"{low:.2f} … {high:.2f}")
+        table.add_row(
+            way,
+            f"{figures['images_per_second']:.1f}",
+            f"{figures['ratio']:.2f}",
+            f"{low:.2f} … {high:.2f}",
+            f"{figures['core_ms']:.1f}",
+        )
     return table
 
 
