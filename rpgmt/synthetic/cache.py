@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from rpgmt.data.regions import Entry
 from rpgmt.synthetic.coco_format import VERSION, PeopleLabels, coco_document
+from rpgmt.synthetic.packed import PackedArrays, PackedWriter
 from rpgmt.synthetic.parallel import render_many, split_start
 from rpgmt.synthetic.render import Scene, render
 
 Split = Literal["train", "val"]
 
-_IMAGE: dict[str, tuple[tuple[int, ...], type]] = {"image": ((3,), np.uint8)}
 _DENSE: dict[str, tuple[tuple[int, ...], type]] = {
     "people": ((), np.uint8),
     "parts": ((), np.uint8),
     "depth": ((), np.float32),
     "normals": ((3,), np.float32),
 }
-"""Fields of `Scene` that have a file each: numbers a pixel, and their type."""
+"""Fields of `Scene` that are packed, in a file each: numbers a pixel, and their type."""
 
 
 def load(
@@ -49,7 +49,7 @@ def load(
         size: width and height in pixels.
         seed: of the scenes.
         split: "train" and "val" have no scene in common.
-        dense: store mask, parts, depth and normals too (18 bytes a pixel instead of 3), for tasks that read them in
+        dense: store mask, parts, depth and normals too (some 7 bytes a pixel instead of 3), for tasks that read them in
             training. Without it they are rendered again, with the same values, whenever they are asked for.
         processes: as of ``render_many``.
         progress: show a progress bar while rendering.
@@ -59,7 +59,7 @@ def load(
     """
     split_start(split, count)
     render(seed, 0, size)  # raises the errors of seed and size before anything is written
-    folder = Path(root) / "synthetic" / f"v{VERSION}-seed{seed}-{size}px-{split}-{count}{'-dense' if dense else ''}"
+    folder = Path(root) / "synthetic" / f"v{VERSION}-seed{seed}-{size}px-{split}-{count}{'-packed' if dense else ''}"
     if not folder.is_dir():
         _fill(folder, count, size, seed, split, dense, processes, progress)
     return SyntheticScenes(folder, count=count, size=size, seed=seed, split=split, dense=dense)
@@ -72,21 +72,20 @@ def _fill(
     incomplete = Path(tempfile.mkdtemp(prefix=f"incomplete-{folder.name}-", dir=folder.parent))
     try:
         incomplete.chmod(0o755)  # mkdtemp's folders are private
-        maps = {
-            name: np.lib.format.open_memmap(
-                incomplete / f"{name}.npy", mode="w+", shape=(count, size, size, *channels), dtype=dtype
-            )
-            for name, (channels, dtype) in (_IMAGE | (_DENSE if dense else {})).items()
-        }
+        shape = (count, size, size, 3)
+        images = np.lib.format.open_memmap(incomplete / "image.npy", mode="w+", shape=shape, dtype=np.uint8)
+        maps = {name: PackedWriter(_packed(incomplete, name)) for name in _DENSE} if dense else {}
         labels = PeopleLabels()
         title = f"Rendering synthetic {split}" if progress else None
         scenes = render_many(seed, split_start(split, count), count, size, processes=processes, progress=title)
         for i, scene in enumerate(scenes):
-            for name, array in maps.items():
-                array[i] = getattr(scene, name)
+            images[i] = scene.image
+            for name, packed in maps.items():
+                packed.add(getattr(scene, name).astype(_DENSE[name][1], copy=False))
             labels.add(i, scene)
-        for array in maps.values():
-            array.flush()
+        images.flush()
+        for packed in maps.values():
+            packed.close()
         for name, values in labels.arrays().items():
             np.save(incomplete / f"{name}.npy", values)
         try:
@@ -99,14 +98,18 @@ def _fill(
 
 
 class SyntheticScenes:
-    """The scenes of a cache folder, read where they lie (memory-mapped); made by ``load``.
+    """The scenes of a cache folder, read where they lie (images memory-mapped, maps packed); made by ``load``.
 
     Scenes are numbered from 0. Arrays are copies, which the caller may change; see ``Scene`` for their meaning.
     """
 
     def __init__(self, folder: Path, *, count: int, size: int, seed: int, split: Split, dense: bool) -> None:
         self.folder, self.count, self.size, self.seed, self.split, self.dense = folder, count, size, seed, split, dense
-        self._maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in (*_IMAGE, *(_DENSE if dense else ()))}
+        self._images = np.load(folder / "image.npy", mmap_mode="r")
+        self._maps = {
+            name: PackedArrays(_packed(folder, name), (size, size, *channels), dtype)
+            for name, (channels, dtype) in (_DENSE if dense else {}).items()
+        }
         self._last: tuple[int, Scene] | None = None
 
     def __len__(self) -> int:
@@ -119,7 +122,7 @@ class SyntheticScenes:
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """uint8 RGB (size, size, 3)."""
-        return np.array(self._maps["image"][self._number(i)])
+        return np.array(self._images[self._number(i)])
 
     def person_mask(self, i: int) -> NDArray[np.uint8]:
         """uint8 (size, size): 0, or 1 + the place of the visible person among the image's annotations."""
@@ -153,10 +156,14 @@ class SyntheticScenes:
 
     def _dense(self, name: str, i: int) -> NDArray[Any]:
         if self.dense:
-            return np.array(self._maps[name][self._number(i)])
+            return self._maps[name][self._number(i)]
         if self._last is None or self._last[0] != self._number(i):
             self._last = i, render(self.seed, split_start(self.split, self.count) + i, self.size)
         return np.array(getattr(self._last[1], name))
+
+
+def _packed(folder: Path, name: str) -> Path:
+    return folder / f"{name}.packed"
 
 
 def _open(folder: Path, options: dict[str, Any]) -> SyntheticScenes:

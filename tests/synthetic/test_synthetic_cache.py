@@ -30,7 +30,7 @@ def test_the_cache_is_the_same_from_any_number_of_processes_and_is_read_again(tm
 def test_dense_maps_are_the_same_stored_or_rendered_again(tmp_path: Path) -> None:
     stored = load(tmp_path, count=6, size=48, seed=3, split="val", dense=True, progress=False)
     light = load(tmp_path, count=6, size=48, seed=3, split="val", progress=False)
-    assert {path.name for path in light.folder.iterdir()}.isdisjoint({"depth.npy", "normals.npy"})
+    assert {path.name for path in light.folder.iterdir()}.isdisjoint({"depth.packed", "normals.packed"})
     start = split_start("val", 6)
     for i in range(6):
         scene = render(3, start + i, 48)
