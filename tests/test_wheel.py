@@ -19,7 +19,7 @@ from rpgmt.config.presets import ROOT
 
 TINY = ["--stages", "2", "--channels", "8", "--depth", "1", "--rpg-size", "50%", "--train-images", "8", "--val-images", "4"]
 TINY += ["--batch-size", "4", "--max-steps", "2", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]
-COMMANDS = "benchmark, data, demo, evaluate, report, summary, train"
+COMMANDS = "benchmark, data, demo, evaluate, export, predict, report, summary, train"
 TOOLS = COMMANDS.split(", ")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -60,7 +60,8 @@ def main(argv: list[str], prog: str) -> int:
     finetune = _finetune(config.train, arguments.finetune_epochs, arguments.finetune_lr)
     equilibrium = {**EQUILIBRIUM_RECIPE, "epochs": arguments.equilibrium_epochs or config.train.epochs}
     rows = table.plan(config, asked.rows, sizes, finetune, dataclasses.replace(config.train, **equilibrium))
-    task = classification.build(config)
+    # For its data: the rows have networks of their own, and a bank that none of them has is not to be remarked on.
+    task = classification.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none")))
     data = task.data_summary()  # reads the images, which several trainings at once would all decode
     trainings = {(row.name, seed): _training(row, seed, asked, task) for seed in asked.seeds for row in rows}
     asked.begin(trainings.values(), config, task.name)

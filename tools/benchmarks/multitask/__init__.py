@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def main(argv: list[str], prog: str) -> int:
     networks = network_configs(config, asked.rows)
     for network in networks.values():  # what is cheap to find wrong, before what takes long
         models.build(network.model)
-    task = multitask.build(config)
+    # For its data: the rows have networks of their own, and a bank that none of them has is not to be remarked on.
+    task = multitask.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none")))
     steps = count_steps(task.train_data, config.train)  # makes the data, which several trainings at once would all make
     trainings = {(row, seed): _training(networks[row], row, seed, asked, steps) for seed in asked.seeds for row in networks}
     asked.begin(trainings.values(), config, task.name)

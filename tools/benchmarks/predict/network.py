@@ -36,6 +36,6 @@ def untrained(config: Any, device: str, detector: str | None) -> Predictor:
         flip_shift=0,
     )
     reading = Reading(input_size=config.model.input_size, cut="people", padding=config.data.padding, heads={"keypoints": head})
-    network = TorchNetwork(models.build(config.model), reading, device)
+    network = TorchNetwork(models.build(config.model.with_heads()), reading, device)
     found = None if detector is None else make_detector(detector, device=device)
     return Predictor(network, detector=found, every_stage=False)
