@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers.page_reader import Element, read_page
-from report.conftest import TINY
+from run_report.conftest import TINY
 
 from rpgmt import cli
 from rpgmt.config import from_dict

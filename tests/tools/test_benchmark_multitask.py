@@ -88,7 +88,7 @@ def test_constants_are_what_the_labels_alone_give(tmp_path: Path) -> None:
     """Background everywhere has its share of the pixels right; the mean depth misses by as much as plain arithmetic says."""
     heads = {"segmentation": 2, "depth": 1}
     data = DataConfig(root=tmp_path, train_images=6, val_images=4, image_size=48)
-    task = build(Config(model=ModelConfig(channels=4, depth=1, heads=heads, input_size=(24, 32)), data=data))
+    task = build(Config(model=ModelConfig(channels=4, depth=1, heads=heads, input_size=(24, 32), sharing="none"), data=data))
     found = constants(task)["val"]
     assert found["segmentation.mIoU"] == pytest.approx(found["segmentation.accuracy"] / 2)
     assert found["stage_1/depth.abs"] == found["depth.abs"]
