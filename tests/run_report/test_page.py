@@ -64,7 +64,7 @@ def test_training_leaves_a_page_with_every_section(pose: Path, capsys: pytest.Ca
 def test_the_end_of_training_names_the_report(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert train.main(["pose", *TINY, "--data-root", str(root), "--max-steps", "1", "--out", str(out)]) == 0
-    assert f"report: {out / 'report.html'}\n" in capsys.readouterr().out
+    assert f"look at:  {out / 'report.html'}\n" in capsys.readouterr().out
 
 
 def test_it_says_what_was_trained_how_and_on_what(pose: Path) -> None:
