@@ -110,8 +110,8 @@ class Data:
     def val(self) -> MultiTaskSet:
         """What is validated on."""
         labelled = _labelled(self._config.data, "val")
-        for name in self._config.model.heads or ():
-            _check_has(labelled, name, self._config.model.heads)
+        for name, channels in (self._config.model.heads or {}).items():
+            _check_has(labelled, name, channels, self._config.model.heads)
         return labelled
 
     @cached_property
@@ -181,10 +181,14 @@ def _channels(kind: LabelMap | tuple[str, ...] | None) -> int:
     return len(kind.classes) if kind.categorical else 3 if kind.kind == "normals" else 1
 
 
-def _check_has(labelled: MultiTaskSet, name: str, heads: Mapping[str, int] | None) -> None:
-    if labelled.kind(name) is None:
+def _check_has(labelled: MultiTaskSet, name: str, channels: int, heads: Mapping[str, int] | None) -> None:
+    kind, given = labelled.kind(name), dict(heads or {})
+    if kind is None:
         known = ", ".join(labelled.names) or "none"
-        raise UserError(f"`heads` is {dict(heads or {})}: {labelled.name} has no labels {name!r}, it has {known}")
+        raise UserError(f"`heads` is {given}: {labelled.name} has no labels {name!r}, it has {known}")
+    if channels != _channels(kind):
+        fitting = ",".join(f"{one}={_channels(found)}" for one in given if (found := labelled.kind(one)) is not None)
+        raise UserError(f"`heads` is {given}: the labels of {labelled.name} need --heads {fitting}")
 
 
 def _head(name: str, val_data: MultiTaskCrops, config: Config) -> Head:

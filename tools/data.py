@@ -15,6 +15,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what lies beside tools/ is found, installed or not
 
 from rpgmt import cli
+from rpgmt.engine.closing import command
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,11 +121,12 @@ def _check(arguments: argparse.Namespace, prog: str) -> int:
 def _training(report: Report, prog: str) -> str:
     own = report.recognised
     heads = ",".join(f"{name}={channels}" for name, channels in report.heads.items())
-    options = f" --heads {heads}" if heads and heads != "keypoints=17" else ""
+    preset = "coco_json" if (own.task, own.data) == ("pose", "coco") else own.data
+    options = ["--heads", heads] if heads and preset not in ("coco_json", "folders") and heads != "keypoints=17" else []
     if own.task == "classification":
-        classes = next(iter(report.counts.values()))["classes"]
-        options = f" --config {own.data} --classes {classes}" + (" --val-split test" if "test" in own.splits else "")
-    return f"{_sibling(prog, 'train')} {own.task} --data {own.data} --data-root {own.root}{options}"
+        classes = str(next(iter(report.counts.values()))["classes"])
+        options = ["--classes", classes, *(["--val-split", "test"] if "test" in own.splits else [])]
+    return command("train", prog, own.task, "--config", preset, "--data-root", str(own.root), *options)
 
 
 def _convert(arguments: argparse.Namespace, prog: str) -> int:
@@ -140,16 +142,10 @@ def _convert(arguments: argparse.Namespace, prog: str) -> int:
         _print_wrapped(f"note: {note}", "      ")
     print(f"written: {done.result}")
     if arguments.target == "coco":
-        points = len(done.parts[0].categories[0]["keypoints"])
-        heads = "" if points == 17 else f" --heads keypoints={points}"
-        print(f"Check it: {_sibling(prog, 'data')} check {arguments.out}")
-        print(f"Train on it: {_sibling(prog, 'train')} pose --data coco --data-root {arguments.out}{heads}")
+        out = str(arguments.out)
+        print(f"Check it: {command('data', prog, 'check', out)}")
+        print(f"Train on it: {command('train', prog, 'pose', '--config', 'coco_json', '--data-root', out)}")
     return 0
-
-
-def _sibling(prog: str, tool: str) -> str:
-    """The command of a tool, as the user calls this one."""
-    return f"tools/{tool}.py" if prog.endswith(".py") else prog.removesuffix("data") + tool
 
 
 def _print_wrapped(text: str, indent: str) -> None:
@@ -196,7 +192,7 @@ def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
         write_sheet(arguments.sheet, [render(seed, start + i, size) for i in range(min(6, arguments.train))])
     if arguments.json:
         arguments.json.write_text(json.dumps({"out": str(out), "size": size, "seed": seed, "splits": rows}, indent=2))
-    _print(rows, f"{_sibling(prog, 'train')} pose --data coco --data-root {out}", out)
+    _print(rows, command("train", prog, "pose", "--config", "coco_json", "--data-root", str(out)), out)
     return 0
 
 

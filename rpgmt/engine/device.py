@@ -29,15 +29,18 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 def pick_device(name: str) -> str:
-    """Return ``cuda`` or ``cpu`` for ``auto``, another name as it is.
+    """Return ``cuda`` or ``cpu`` for ``auto``, another name as it is: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or there is no such kind.
     """
+    kind, colon, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise UserError(f"`device` is {name}: give one of auto, cpu, cuda, cuda:1, mps")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("`device` is cuda: this machine has no CUDA device; give cpu, or auto")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"`device` is {name}: this machine has no CUDA device; give cpu, or auto")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("`device` is mps: this machine has none; give cpu, or auto")
     return name

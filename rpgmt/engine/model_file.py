@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +76,9 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
         UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
     """
     file = model_path(path, weights)
-    model = build(model_config(read_config(file)["model"]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
+        model = build(model_config(read_config(file)["model"]))
     load_weights(model, file)
     return model.eval()
 

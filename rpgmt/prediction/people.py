@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.errors import UserError
 from rpgmt.prediction.draw import draw_found, pictures
 from rpgmt.prediction.results import Floats, ImageClass, Poses, Result
 from rpgmt.prediction.source import ImageLike, SourceImage
@@ -126,11 +127,11 @@ class People:
         Returns:
             uint8 (H, W, 3), RGB.
         """
-        return draw_found(SourceImage.open(image).pixels, self.results, self.boxes, self.ids, min_score)
+        return draw_found(self._pixels(image), self.results, self.boxes, self.ids, min_score)
 
     def pictures(self, image: ImageLike | SourceImage, *, min_score: float = 0.2) -> dict[str, Image]:
         """Pictures by name: `people` as `draw` makes it, and each map of depth or normals by its head's name."""
-        return pictures(SourceImage.open(image).pixels, self.results, self.boxes, self.ids, min_score)
+        return pictures(self._pixels(image), self.results, self.boxes, self.ids, min_score)
 
     def draw_stages(self, image: ImageLike | SourceImage, *, min_score: float = 0.2) -> Image:
         """A picture of what every stage found, side by side, a row for each of `pictures`."""
@@ -138,6 +139,19 @@ class People:
         columns = [stage.pictures(source, min_score=min_score) for stage in self.stages or (self,)]
         titles = [f"stage {k}" for k in range(1, len(columns) + 1)]
         return contact_sheet([[column[name] for column in columns] for name in columns[0]], titles)
+
+    def _pixels(self, image: ImageLike | SourceImage) -> Image:
+        """Of the image in which they were found.
+
+        Raises:
+            UserError: it has another size.
+        """
+        pixels = SourceImage.open(image).pixels
+        height, width = pixels.shape[:2]
+        if (width, height) != self.image_size:
+            found = "×".join(map(str, self.image_size))
+            raise UserError(f"the image is {width}×{height}: these people were found in one of {found}, draw them on that")
+        return pixels
 
     def to_coco(self, image_id: int | str = 0, category_id: int = 1) -> list[dict[str, Any]]:
         """COCO's result format, one a person: `keypoints` where there are any, `bbox`, `score`; `track_id` in videos.

@@ -270,6 +270,10 @@ class _Image:
         return tuple(np.stack(parts) for parts in zip(*rows, strict=True))
 
 
+_FARTHEST = 1e6
+"""Pixels: no box begins farther from its image, or is larger."""
+
+
 def _whole(source: SourceImage) -> NDArray[np.float64]:
     return np.array([[0.0, 0.0, source.width, source.height, 1.0]])
 
@@ -289,11 +293,11 @@ def checked_boxes(boxes: ArrayLike, source: SourceImage) -> NDArray[np.float64]:
         raise UserError(f"{source.name}: the boxes are an array of shape {array.shape}: give (P, 4), x, y, w, h in pixels")
     x, y, w, h = array[:, :4].T
     inside = (w > 0) & (h > 0) & (x < source.width) & (y < source.height) & (x + w > 0) & (y + h > 0)
-    inside &= np.isfinite(array).all(1)
+    inside &= np.isfinite(array).all(1) & (np.abs(array[:, :4]) <= _FARTHEST).all(1)
     if not inside.all():
         box = ", ".join(f"{value:g}" for value in array[~inside][0, :4])
         raise UserError(
-            f"{source.name}: the box ({box}) is empty or outside of the image of {source.width}×{source.height}: "
+            f"{source.name}: the box ({box}) is empty, beyond measure or outside of the image of {source.width}×{source.height}: "
             "give x, y, w, h in pixels"
         )
     return array if array.shape[1] == 5 else np.column_stack([array, np.ones(len(array))])

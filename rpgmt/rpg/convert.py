@@ -78,6 +78,10 @@ def convert(
     for name, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
             raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
+    if isinstance(model, nn.ModuleList | nn.ModuleDict):
+        raise ValueError(
+            f"`model` is a {type(model).__name__}, which has no forward: convert the module that has it as a child"
+        )
     Placement(1, seed=seed, block=block)  # before anything is changed
     chosen, left = _choose(model, include, exclude)
     groups: dict[str, dict[str, nn.Module]] = {}
@@ -122,7 +126,7 @@ def _warn_of_trained(chosen: dict[str, nn.Module], model: str) -> None:
     trained = [name for name, layer in chosen.items() if any(map(looks_trained, _weights({name: layer})))]
     if trained:
         _note(
-            f"the weights of {len(trained)} of the {len(chosen)} layers of the {model} look trained (e.g. `{trained[0]}`), and "
+            f"weights of the {model} look trained ({len(trained)} or more of {len(chosen)} layers, e.g. `{trained[0]}`), and "
             'are lost: new ones are generated; `init="project"` generates what is nearest to them, and `init="fresh"` '
             "says that they may go"
         )

@@ -292,6 +292,7 @@ def test_classes_of_images_are_those_of_an_evaluation(kind: str, tmp_path: Path)
         (np.zeros((40, 50, 3), np.uint8), [[0, 0, 10, 10], [60, 0, 10, 10]], r"the box \(60, 0, 10, 10\) .*50×40"),
         (np.zeros((40, 50, 3), np.uint8), [[0, 0, 0, 10]], "empty"),
         (np.zeros((40, 50, 3), np.uint8), [[0, 0, np.nan, 10]], "empty"),
+        (np.zeros((40, 50, 3), np.uint8), [[0, 0, 1e30, 1e30]], "beyond measure"),
     ],
 )
 def test_what_is_no_image_and_no_box_is_said(image: Any, boxes: Any, words: str, pose: Path) -> None:
@@ -305,11 +306,12 @@ def test_what_is_no_image_and_no_box_is_said(image: Any, boxes: Any, words: str,
         ({"stop_after": 3}, "`stop_after` is 3: give 1 to 2"),
         ({"batch_size": 0}, "`batch_size` is 0"),
         ({"weights": "worst"}, "`weights` is 'worst'"),
+        ({"device": "gpu"}, "`device` is gpu: give one of auto, cpu"),
     ],
 )
 def test_options_that_are_not_there_are_said(options: dict[str, Any], words: str, pose: Path) -> None:
     with pytest.raises(UserError, match=words):
-        rpgmt.Predictor.load(pose, device="cpu", **options)
+        rpgmt.Predictor.load(pose, **{"device": "cpu", **options})
 
 
 def test_maps_have_no_flip_test(multi: Path) -> None:
@@ -325,3 +327,11 @@ def test_images_and_boxes_are_as_many(pose: Path, photo: Path) -> None:
 def test_what_the_network_does_not_predict(pose: Path, photo: Path) -> None:
     with pytest.raises(KeyError, match="predicts keypoints"):
         rpgmt.Predictor.load(pose, device="cpu")(photo)["depth"]
+
+
+@pytest.mark.parametrize("run", ["pose", "multi"])
+def test_people_are_drawn_on_their_own_image(run: str, photo: Path, request: pytest.FixtureRequest) -> None:
+    people = rpgmt.Predictor.load(request.getfixturevalue(run), device="cpu")(photo)
+    for draw in (people.draw, people.pictures, people.draw_stages):
+        with pytest.raises(UserError, match=r"the image is 20×10: these people were found in one of \d+×\d+"):
+            draw(np.zeros((10, 20, 3), np.uint8))

@@ -684,3 +684,13 @@ def test_weights_without_values_are_one_clear_error() -> None:
     model[0].weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="the weight of `0` is not finite"):
         convert(model, "50%")
+
+
+@pytest.mark.parametrize("kind", [nn.ModuleList, nn.ModuleDict])
+def test_a_container_without_a_forward_is_refused_before_anything_changes(kind: type[nn.Module]) -> None:
+    layer = nn.Linear(4, 4)
+    container = kind([layer]) if kind is nn.ModuleList else kind({"a": layer})  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match=f"`model` is a {kind.__name__}, which has no forward"):
+        convert(container, "50%")
+    assert type(next(iter(container.children()))) is nn.Linear
+    assert layer.weight.shape == (4, 4)
