@@ -297,7 +297,7 @@ def checked_boxes(boxes: ArrayLike, source: SourceImage) -> NDArray[np.float64]:
     if not inside.all():
         box = ", ".join(f"{value:g}" for value in array[~inside][0, :4])
         raise UserError(
-            f"{source.name}: the box ({box}) is empty, beyond measure or outside of the image of {source.width}×{source.height}: "
+            f"{source.name}: the box ({box}) is empty, beyond measure or outside the image of {source.width}×{source.height}: "
             "give x, y, w, h in pixels"
         )
     return array if array.shape[1] == 5 else np.column_stack([array, np.ones(len(array))])

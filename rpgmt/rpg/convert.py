@@ -79,9 +79,7 @@ def convert(
         if isinstance(patterns, str):
             raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
     if isinstance(model, nn.ModuleList | nn.ModuleDict):
-        raise ValueError(
-            f"`model` is a {type(model).__name__}, which has no forward: convert the module that has it as a child"
-        )
+        raise ValueError(f"`model` is a {type(model).__name__}, which has no forward: convert the module that holds it")
     Placement(1, seed=seed, block=block)  # before anything is changed
     chosen, left = _choose(model, include, exclude)
     groups: dict[str, dict[str, nn.Module]] = {}
