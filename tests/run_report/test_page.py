@@ -161,6 +161,21 @@ def test_the_counting_table_says_smaller_than_what(pose: Path) -> None:
     assert "stored and communicated; the multiply-accumulates stay the same" in section.text
 
 
+@pytest.mark.parametrize("times", [0.5, 1, 9])
+def test_the_first_figures_say_whether_the_bank_saves(times: float, pose: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pose, run)
+    found = record(run)
+    counts = found["parameters"]
+    counts["trainable"] = int(times * (counts["generated"] + counts["fixed"]))
+    (run / "metrics.json").write_text(json.dumps(found))
+    page = made(tmp_path, run)
+    tiles = {box.all("dt")[0].text: box.all("dd")[0].text for box in page.all("dl")[0].all("div")}
+    name = f"of the parameters without sharing: {'stored and communicated' if times < 1 else 'nothing is saved'}"
+    assert float(tiles[name].rstrip("%")) == pytest.approx(100 * times, abs=0.1)
+    assert ("nothing is saved" in page.by_id("parameters").text) == (times >= 1)
+
+
 def test_every_curve_of_the_table_is_drawn_and_described(pose: Path) -> None:
     with (pose / "metrics.csv").open() as file:
         columns = {name for name, cell in list(csv.DictReader(file))[-1].items() if cell} - {"step", "epoch", "seconds"}
