@@ -37,6 +37,8 @@ def main(argv: list[str], prog: str = "export.py") -> int:
         raise UserError(f"`--out` is {out}: give a name that ends with {SUFFIXES[arguments.format]}")
     if out.resolve() == source.resolve():
         raise UserError(f"`--out` is {out}: it is the model itself: give another name")
+    if out.exists():
+        raise UserError(f"{out} exists: give another name with `--out`")
     task = _task(arguments, source) if arguments.int8 else None
 
     from rpgmt.export.network import load
@@ -61,8 +63,10 @@ def main(argv: list[str], prog: str = "export.py") -> int:
         print("outputs of the file's network are the same, bit for bit" + (" (both with rounded weights)" * arguments.half))
     print(f"written: {out}, {out.stat().st_size:,} bytes")
     if network.facts.config["model"]["sharing"] == "rpg":
-        print("It holds the generated weights, as large as those of a network without")
-        print(f"sharing; the model file, with the bank, has {source.stat().st_size:,} bytes.")
+        own = source.stat().st_size
+        size = "smaller" if own < out.stat().st_size else "larger" if own > out.stat().st_size else "as large"
+        print("It holds the generated weights, and no bank. The model file, with the bank,")
+        print(f"is {size}: {own:,} bytes.")
     return 0
 
 
@@ -134,7 +138,7 @@ def _parser(prog: str) -> cli.Parser:
     parser = cli.Parser(prog=prog, description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="run folder or model file")
     parser.add_argument("--format", required=True, choices=list(SUFFIXES), help="onnx; pt2, of torch.export; plain safetensors")
-    parser.add_argument("--out", type=cli.output_file, metavar="FILE", help="default: beside the model, named after it")
+    parser.add_argument("--out", type=cli.output_file, metavar="FILE", help="a new file (default: beside the model)")
     parser.add_argument("--weights", default="last", choices=["last", "best"], help="of a run folder (default: last)")
     parser.add_argument("--decode", action="store_true", help="outputs are points, classes, depth …, not the network's maps")
     parser.add_argument("--half", action="store_true", help="weights in 16 bits; inputs and outputs stay")

@@ -6,6 +6,8 @@ from http import HTTPStatus
 
 MAX_BYTES = 20 * 2**20
 """Of an image's file."""
+MAX_SECONDS = 120
+"""In which an image's file arrives."""
 MAX_PIXELS = 50_000_000
 """Of an image, read from its header: it is not decoded if there are more."""
 MAX_BOXES = 64

@@ -8,13 +8,14 @@ import json
 import re
 import socket
 import sys
+import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from rpgmt.demo.limits import MAX_BYTES, RefusedError
+from rpgmt.demo.limits import MAX_BYTES, MAX_SECONDS, RefusedError
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -140,12 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, url: Any) -> None:
         if url.path != "/ask":
             raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing here.")
+        try:
+            boxes = json.loads(parse_qs(url.query).get("boxes", ["null"])[0])
+        except (ValueError, RecursionError):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "The boxes cannot be read.") from None
+        image = self._body()  # before the queue: who sends slowly, or nothing more, must not hold a place in it
         with self.server.desk.in_queue():
-            try:
-                boxes = json.loads(parse_qs(url.query).get("boxes", ["null"])[0])
-            except (ValueError, RecursionError):
-                raise RefusedError(HTTPStatus.BAD_REQUEST, "The boxes cannot be read.") from None
-            self._send_json(self.server.desk.ask(self._body(), boxes))
+            self._send_json(self.server.desk.ask(image, boxes))
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
@@ -154,7 +156,12 @@ class _Handler(BaseHTTPRequestHandler):
         if int(length) > MAX_BYTES:
             words = f"The file has {int(length) / 2**20:.0f} MB, and {MAX_BYTES // 2**20} are the most: make it smaller."
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, words)
-        return self.rfile.read(int(length))
+        body, end = bytearray(), time.monotonic() + MAX_SECONDS
+        while piece := self.rfile.read1(min(int(length) - len(body), 2**16)):
+            body += piece
+            if time.monotonic() > end:
+                raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "The image took too long to arrive: make it smaller.")
+        return bytes(body)
 
     def _refuse_strangers(self) -> None:
         """Other sites' pages, which a browser lets send here, and names that someone else's server made this machine's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from rpgmt.run_report.runs import Run
 
 def comparison(runs: Sequence[Run]) -> Iterator[Html]:
     """The sections that compare runs."""
-    names = [run.name for run in runs]
+    runs, names = _lined_up(runs), [run.name for run in runs]
     yield tag(
         "section",
         tag("h2", "Figures"),
@@ -33,6 +34,36 @@ def comparison(runs: Sequence[Run]) -> Iterator[Html]:
             tag("div", *(drawing for panel, drawing in drawn.items() if panel in first), class_="charts"),
             details(f"{len(rest)} more curves", tag("div", *rest, class_="charts")) if rest else None,
         )
+
+
+def _lined_up(runs: Sequence[Run]) -> Sequence[Run]:
+    """Runs whose metrics of key points have the same names, where some learn key points alone and others more tasks.
+
+    `AP` of the first becomes `keypoints.AP`, as it is called in the others; its curve, too.
+    """
+    of_key_points = [any(name.startswith("keypoints.") for name in _validated(run)) for run in runs]
+    if not any(of_key_points):
+        return runs
+    alone = [list(run.config.get("model", {}).get("heads", {})) == ["keypoints"] for run in runs]
+    return [
+        _with_prefix(run, "keypoints.") if only and not named else run
+        for run, only, named in zip(runs, alone, of_key_points, strict=True)
+    ]
+
+
+def _validated(run: Run) -> set[str]:
+    """The metrics of a run; of one that is not finished, those of its curves."""
+    drawn = {panel.removeprefix("val/") for panel in run.curves if panel.startswith("val/")}
+    return {*run.main, *(name for name in drawn if "/" not in name and name != "loss")}
+
+
+def _with_prefix(run: Run, prefix: str) -> Run:
+    """The run with another name for each of its metrics of the last stage and for their curves."""
+    metrics = _validated(run)
+    val = {prefix + name if name in metrics else name: value for name, value in run.val.items()}
+    panels = {f"val/{name}": f"val/{prefix}{name}" for name in metrics}
+    curves = {panels.get(panel, panel): lines for panel, lines in run.curves.items()}
+    return dataclasses.replace(run, record=run.record | ({"val": val} if val else {}), curves=curves)
 
 
 def _figures(runs: Sequence[Run]) -> Iterator[list[str]]:

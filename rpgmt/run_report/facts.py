@@ -54,7 +54,8 @@ def tiles(run: Run) -> Html | None:
         found.append(("trainable parameters", count(parameters["trainable"])))
         if parameters["bank"]:
             part = parameters["trainable"] / (parameters["generated"] + parameters["fixed"])
-            found.append(("of the parameters without sharing, stored and communicated", f"{part:.1%}"))
+            then = "stored and communicated" if part < 1 else "nothing is saved"
+            found.append((f"of the parameters without sharing: {then}", f"{part:.1%}"))
     if "macs" in run.record:
         found.append(("multiply-accumulates an image", count(run.record["macs"])))
     if "seconds" in run.record:
@@ -125,13 +126,21 @@ def saved(parameters: Mapping[str, int]) -> str:
     if not parameters["bank"]:
         return "No weight of this network is generated from a bank."
     plain = parameters["generated"] + parameters["fixed"]
-    part = parameters["trainable"] / plain
-    than = f"{1 - part:.1%} smaller than" if part <= 1 else f"{part - 1:.1%} larger than"
-    return (
-        f"The trainable parameters are {than} the {plain:,} of the same network without sharing: "
-        f"{parameters['bank']:,} in banks make {parameters['generated']:,} weights, {parameters['fixed']:,} are fixed. "
-        "That saves parameters that are stored and communicated; the multiply-accumulates stay the same."
-    )
+    trainable = parameters["trainable"]
+    counted = f"{parameters['bank']:,} in banks make {parameters['generated']:,} weights, {parameters['fixed']:,} are fixed."
+    without = f"the {plain:,} of the same network without sharing"
+    if trainable < plain:
+        than = f"The trainable parameters are {1 - trainable / plain:.1%} smaller than {without}"
+        then = "That saves parameters that are stored and communicated"
+    elif trainable == plain:
+        than, then = (
+            f"The trainable parameters are as many as {without}",
+            "The bank is as large as the network: nothing is saved",
+        )
+    else:
+        than = f"The trainable parameters are {trainable / plain - 1:.1%} larger than {without}"
+        then = "The bank is larger than the network: nothing is saved"
+    return f"{than}: {counted} {then}; the multiply-accumulates stay the same."
 
 
 def _hardware(found: Mapping[str, Any] | None) -> str | None:

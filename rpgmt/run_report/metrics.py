@@ -10,6 +10,9 @@ from rpgmt.run_report.runs import Run
 
 MOST_ROWS = 24
 """Of a table of parts that is not folded away: the key points of most sets."""
+LOWER_IS_BETTER = {"abs", "rel", "rmse", "mean", "median"}
+"""Metrics of depth and normals that are errors; all others are better where they are higher."""
+_BY_STAGE = ", by stage; the best ones bold"
 
 
 def metrics_section(run: Run) -> Html | None:
@@ -19,7 +22,7 @@ def metrics_section(run: Run) -> Html | None:
     parts: list[Html | None] = [best_and_last(run)]
     for task, names in run.by_task.items():
         rows = [[name.removeprefix(f"{task}."), *_by_stage(run, name)] for name in names]
-        caption = f"{task or 'Last validation'}{', by stage' if run.stage_names else ''}"
+        caption = f"{task or 'Last validation'}{_BY_STAGE if run.stage_names else ''}"
         of_task = table(caption, ["", *columns(run)], rows, class_="figures")
         parts.append(tag("div", of_task, *_of_parts(run, task), class_="pair"))
     return joined(parts)
@@ -46,8 +49,19 @@ def columns(run: Run) -> list[str]:
     return [name.replace("_", " ") for name in run.stage_names] or ["value"]
 
 
-def _by_stage(run: Run, name: str) -> list[str]:
-    return [figure(value) for value in _values(run, name)]
+def _by_stage(run: Run, name: str) -> list[Html | str]:
+    lower = name.removeprefix(f"{run.task_of(name)}.") in LOWER_IS_BETTER
+    return best_bold(_values(run, name), higher=not lower)
+
+
+def best_bold(values: Sequence[float | None], *, higher: bool) -> list[Html | str]:
+    """Figures of stages; the best of them is bold, and whatever reads the same, unless all do."""
+    texts = [figure(value) for value in values]
+    known = [value for value in values if value is not None]
+    if len({figure(value) for value in known}) < 2:
+        return list(texts)
+    best = figure(max(known) if higher else min(known))
+    return [tag("b", text) if text == best else text for text in texts]
 
 
 def _values(run: Run, name: str) -> list[float | None]:
@@ -60,22 +74,24 @@ def _of_parts(run: Run, task: str) -> list[Html]:
     for name in run.val:
         metric, _, part = name.partition(":")
         if part and "/" not in metric and run.task_of(metric) == task:
-            found.setdefault(metric, []).append(_row(part, _values(run, name)))
+            found.setdefault(metric, []).append(_row(part, _values(run, name), higher=True))
     groups = {group["name"]: group for group in run.gallery}
     group = groups.get(task) if task else next(iter(groups.values()), None)
     if not found and group and group["parts"] and (task or len(groups) == 1):
-        found[f"Mean {group['figure']}"] = [_row(part, values) for part, values in group["parts"].items()]
+        found[f"Mean {group['figure']}"] = [
+            _row(part, values, higher=group["higher"]) for part, values in group["parts"].items()
+        ]
     return [_parts_table(f"{metric} of each part", rows, run) for metric, rows in found.items()]
 
 
-def _row(name: str, values: Sequence[float | None]) -> list[object]:
+def _row(name: str, values: Sequence[float | None], *, higher: bool) -> list[object]:
     last = values[-1]
     bar = (
         tag("span", tag("span", style=f"--part: {100 * min(max(last, 0.0), 1.0):.1f}%"), class_="bar", aria_hidden="true")
         if last is not None
         else ""
     )
-    return [name, *map(figure, values), bar]
+    return [name, *best_bold(values, higher=higher), bar]
 
 
 def _parts_table(caption: str, rows: Sequence[Sequence[object]], run: Run) -> Html:

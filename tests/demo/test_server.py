@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 import time
 import urllib.parse
@@ -185,6 +186,32 @@ def test_one_image_is_computed_at_a_time_and_the_queue_has_an_end(server: DemoSe
         thread.join()
     assert statuses == [200] * MAX_QUEUE
     assert soon(lambda: server.desk.queue == 0)
+
+
+def send_slowly(server: DemoServer) -> socket.socket:
+    """A browser that has sent 3 bytes of 100,000."""
+    slow = socket.create_connection(("127.0.0.1", server.server_port), timeout=20)
+    slow.sendall(b"POST /ask HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\nabc")
+    return slow
+
+
+def test_slow_senders_hold_no_place_in_the_queue(server: DemoServer) -> None:
+    slow = [send_slowly(server) for _ in range(MAX_QUEUE + 2)]
+    time.sleep(0.3)  # all of them are being read
+    assert server.desk.queue == 0
+    assert ask(server, encoded(8, 8))[0] == 200
+    for connection in slow:
+        connection.close()
+
+
+def test_a_sender_has_so_long(server: DemoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpgmt.demo.server.MAX_SECONDS", 0.3)
+    with send_slowly(server) as slow:
+        time.sleep(0.4)
+        slow.sendall(b"d")
+        reply = http.client.HTTPResponse(slow)
+        reply.begin()
+        assert (reply.status, json.loads(reply.read())["error"][:23]) == (408, "The image took too long")
 
 
 def test_a_bug_is_said_on_the_page_and_keeps_its_traceback(

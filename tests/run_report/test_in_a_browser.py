@@ -117,3 +117,18 @@ def test_what_is_read_on_the_page(browser: Browser, pose: Path) -> None:
         assert not page.get_by_text("train_images:").is_visible()
         page.get_by_text("The whole config").click()
         assert page.get_by_text("train_images: 8").is_visible()
+
+
+def test_names_of_rows_stay_where_a_table_scrolls_sideways(browser: Browser, pages: dict[str, Path]) -> None:
+    with window(browser, 390) as watched:
+        page = watched.open(pages["several"].as_uri())
+        table = page.locator(".wide").first
+        assert table.evaluate("one => one.scrollWidth - one.clientWidth") > 50
+        name, cell = table.locator("tbody th").nth(1), table.locator("tbody td").first
+        left = "one => one.getBoundingClientRect().left"
+        before = name.evaluate(left), cell.evaluate(left)
+        table.evaluate("one => one.scrollLeft = 50")
+        assert name.evaluate(left) == before[0]
+        assert cell.evaluate(left) == before[1] - 50
+        assert name.evaluate("one => one.getBoundingClientRect().width") < 195  # figures have the other half
+        assert name.evaluate("one => getComputedStyle(one).backgroundColor") != "rgba(0, 0, 0, 0)"

@@ -106,6 +106,25 @@ def test_the_metrics_are_those_of_metrics_json(pose: Path, multitask: Path) -> N
     assert set(page.table("segmentation.mIoU of each part").rows()) == {"background", "person"}
 
 
+def test_the_best_stage_of_each_metric_is_bold(multitask: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(multitask, run)
+    found = record(run)
+    values = {"keypoints.AP": (0.7, 0.6), "depth.rmse": (0.3, 0.4), "normals.mean": (30, 20), "depth.delta1": (0.2, 0.8)}
+    values |= {"score": (0.5, 0.5), "keypoints.AR": (None, 0.5)}
+    for name, of_stages in values.items():
+        found["val"] |= {f"stage_{k}/{name}": value for k, value in enumerate(of_stages, 1)} | {name: of_stages[1]}
+    (run / "metrics.json").write_text(json.dumps(found))
+    page = made(tmp_path, run).by_id("metrics")
+    bold = {}
+    for task in ("keypoints", "depth", "normals", "Last validation"):
+        for row in page.table(f"{task}, by stage").all("tbody")[0].all("tr"):
+            bold[row.all("th")[0].text] = [bool(cell.all("b")) for cell in row.all("td")]
+    first, second, none = [True, False], [False, True], [False, False]
+    expected = {"AP": first, "rmse": first, "mean": second, "delta1": second, "score": none, "AR": none}
+    assert {name: bold[name] for name in expected} == expected
+
+
 def test_where_metrics_know_no_joints_the_gallerys_figures_do(pose: Path) -> None:
     parts = page_of(pose).by_id("metrics").table("Mean OKS of each part").rows()
     (group,) = json.loads((pose / "gallery/gallery.json").read_text())["groups"]
@@ -159,6 +178,21 @@ def test_the_counting_table_says_smaller_than_what(pose: Path) -> None:
         f"{1 - counts['trainable'] / plain:.1%} smaller than the {plain:,} of the same network without sharing" in section.text
     )
     assert "stored and communicated; the multiply-accumulates stay the same" in section.text
+
+
+@pytest.mark.parametrize("times", [0.5, 1, 9])
+def test_the_first_figures_say_whether_the_bank_saves(times: float, pose: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pose, run)
+    found = record(run)
+    counts = found["parameters"]
+    counts["trainable"] = int(times * (counts["generated"] + counts["fixed"]))
+    (run / "metrics.json").write_text(json.dumps(found))
+    page = made(tmp_path, run)
+    tiles = {box.all("dt")[0].text: box.all("dd")[0].text for box in page.all("dl")[0].all("div")}
+    name = f"of the parameters without sharing: {'stored and communicated' if times < 1 else 'nothing is saved'}"
+    assert float(tiles[name].rstrip("%")) == pytest.approx(100 * times, abs=0.1)
+    assert ("nothing is saved" in page.by_id("parameters").text) == (times >= 1)
 
 
 def test_every_curve_of_the_table_is_drawn_and_described(pose: Path) -> None:
@@ -297,7 +331,9 @@ def test_runs_side_by_side(pose: Path, multitask: Path, tmp_path: Path) -> None:
     table = page.table("Each run's last validation")
     assert [cell.text for cell in table.all("thead")[0].all("th")] == ["", "pose-1", "other", "multitask-1"]
     rows = table.rows()
-    assert rows["AP"] == [shown(record(pose)["val"]["AP"])] * 2 + ["–"]
+    aps = [shown(record(run)["val"][name]) for run, name in ((pose, "AP"), (multitask, "keypoints.AP"))]
+    assert rows["keypoints.AP"] == [aps[0], *aps]
+    assert "AP" not in rows
     assert rows["score"] == ["–", "–", shown(record(multitask)["val"]["score"])]
     assert rows["trainable parameters"] == [f"{record(run)['parameters']['trainable']:,}" for run in (pose, pose, multitask)]
     differences = page.table("Keys of config.yaml").rows()
@@ -307,11 +343,13 @@ def test_runs_side_by_side(pose: Path, multitask: Path, tmp_path: Path) -> None:
         svg.attributes["aria-label"].partition(" over ")[0]: svg for svg in page.all("main")[0].all("section")[2].all("svg")
     }
     assert len(curves["train/loss"].all("polyline")) == 3
-    assert len(curves["val/AP"].all("polyline")) == 2
+    assert len(curves["val/keypoints.AP"].all("polyline")) == 3
+    assert "val/AP" not in curves
     wholes = [details for details in page.all("details") if "the whole report" in details.all("summary")[0].text]
     assert len(wholes) == 3
     assert all("Pearson" in whole.text and whole.all("img") for whole in wholes)
     assert (tmp_path / "page.html").stat().st_size < 3_000_000
+    assert made(tmp_path, pose, other).table("Each run's last validation").rows()["AP"] == [aps[0]] * 2
 
 
 @pytest.mark.parametrize("task", ["pose", "multitask", "classification"])

@@ -14,6 +14,7 @@ from rpgmt.config import ModelConfig
 from rpgmt.models import build
 from rpgmt.rpg.bake import bake
 from rpgmt.run_report.curves import MOST_POINTS, chart, short, stage_colours, thinned, ticks
+from rpgmt.run_report.facts import saved
 from rpgmt.run_report.gallery import RANKS, ranked
 from rpgmt.run_report.html import Html, tag
 from rpgmt.run_report.stage_weights import of_stages
@@ -145,6 +146,21 @@ def test_fresh_networks_share_what_their_sharing_says(sharing: str, scope: str, 
         np.testing.assert_allclose(between, 1)
     else:
         assert np.abs(between).max() < 2 * found.by_chance
+
+
+@pytest.mark.parametrize(
+    ("bank", "than", "then"),
+    [
+        (500, "48.0% smaller than", "That saves parameters that are stored and communicated"),
+        (980, "as many as", "The bank is as large as the network: nothing is saved"),
+        (8936, "795.6% larger than", "The bank is larger than the network: nothing is saved"),
+    ],
+)
+def test_a_bank_saves_only_where_it_is_smaller(bank: int, than: str, then: str) -> None:
+    found = saved({"bank": bank, "generated": 980, "fixed": 20, "trainable": bank + 20})
+    assert f"trainable parameters are {than} the 1,000 of the same network without sharing" in found
+    assert found.endswith(f"{then}; the multiply-accumulates stay the same.")
+    assert ("saves" in found) == (bank == 500)
 
 
 def test_all_but_html_is_escaped() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 import rpgmt
 from rpgmt import cli
 from rpgmt.config.presets import ROOT
+from rpgmt.data.transforms import crop_affine, warp
 from rpgmt.engine.model_file import read_reading
 from rpgmt.export.facts import EXTRA_FILE, Facts
 from rpgmt.export.network import sample_crops
@@ -152,19 +154,25 @@ def test_names_of_outputs_and_no_path_of_this_machine(decoded: Path, maps: Path)
         assert b"site-packages" not in file.read_bytes()
 
 
-def test_the_page_runs_without_this_library_and_without_torch(decoded: Path, multi: Path, folder: Path) -> None:
+def run_the_page(model: Path, photo: Path, box: list[float]) -> dict[str, Any]:
+    """What its code finds, where neither this library nor torch can be imported."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/export.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert "x, y, w, h = 40, 10, 120, 300" in code
+    code = code.replace("40, 10, 120, 300", ", ".join(map(repr, box))).replace("model.onnx", str(model))
+    code = code.replace("photo.png", str(photo))
+    blocked = "import sys\nsys.modules.update(dict.fromkeys(['rpgmt', 'torch', 'tasks', 'tools']))\n"
+    values = "'points': points.tolist(), 'scores': scores.tolist(), 'names': names, 'scale': scale, 'crop': crop.tolist()"
+    report = f"\nprint(json.dumps({{{values}}}))"
+    done = subprocess.run([sys.executable, "-c", blocked + code + report], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_page_finds_a_person_of_the_inputs_size(decoded: Path, multi: Path, folder: Path) -> None:
     # Without scaling a crop is the same whoever cuts it; else OpenCV's 1/32 pixels tip a grey level here and there.
     w, h = (side / read_reading(multi).padding for side in (48, 64))
     box = [30 + (48 - w) / 2, 20 + (64 - h) / 2, w, h]
-    code = code.replace("40, 10, 120, 300", ", ".join(map(repr, box))).replace("model.onnx", str(decoded))
-    blocked = "import sys\nsys.modules.update(dict.fromkeys(['rpgmt', 'torch', 'tasks', 'tools']))\n"
-    report = "\nprint(json.dumps({'points': points.tolist(), 'scores': scores.tolist(), 'names': names, 'scale': scale}))"
-    done = subprocess.run(
-        [sys.executable, "-c", blocked + code + report], cwd=folder, capture_output=True, text=True, check=True
-    )
-    found = json.loads(done.stdout)
+    found = run_the_page(decoded, folder / "photo.png", box)
     same, expected = (rpgmt.Predictor.load(m, device="cpu")(folder / "photo.png", [box]) for m in (decoded, multi))
     np.testing.assert_allclose(found["points"], same.keypoints[0], atol=1e-5, rtol=0)
     off = found["scale"] * np.abs(np.array(found["points"]) - expected.keypoints[0])  # in pixels of the crop
@@ -172,6 +180,21 @@ def test_the_page_runs_without_this_library_and_without_torch(decoded: Path, mul
     assert off.max() <= 1e-3  # where a map is nearly flat, the highest place is for float32's rounding to say
     np.testing.assert_allclose(found["scores"], expected.keypoint_scores[0], atol=1e-4, rtol=0)
     assert tuple(found["names"]) == expected.names
+
+
+@pytest.mark.parametrize("box", [[203.5, 40.25, 620.0, 910.5], [-60.0, -20.0, 1000.0, 1100.0], [20.0, 300.0, 100.0, 150.0]])
+def test_the_page_finds_a_person_much_larger_than_the_input(box: list[float], decoded: Path, tmp_path: Path) -> None:
+    photo = cv2.resize(sample_crops((96, 96))[0], (1003, 997), interpolation=cv2.INTER_CUBIC)
+    photo[::3] = 255 - photo[::3]  # thin lines, which show what is not averaged
+    cv2.imwrite(str(tmp_path / "photo.png"), photo[:, :, ::-1])
+    found = run_the_page(decoded, tmp_path / "photo.png", box)
+    assert found["scale"] < 0.5
+    affine = crop_affine(box, (48, 64), padding=read_reading(decoded.parents[1]).padding)
+    crop = warp(photo, affine, (48, 64)).astype(int)
+    assert np.abs(found["crop"] - crop).max() <= 1
+    expected = rpgmt.Predictor.load(decoded, device="cpu")(tmp_path / "photo.png", [box])
+    off = found["scale"] * np.abs(np.array(found["points"]) - expected.keypoints[0])  # in pixels of the crop
+    assert off.max() <= 0.1
 
 
 def test_a_classifier_in_8_bits_and_what_they_cost(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,6 +223,9 @@ def test_half_of_the_bits(pose: Path, maps: Path, folder: Path, capsys: pytest.C
     assert list(differences(out)) == ["stage_1/keypoints"]
     assert 1e-6 < differences(out)["stage_1/keypoints"] < 1
     assert all(len(line) <= 80 or str(pose) in line for line in out.splitlines())
+    own = (pose / "model.safetensors").stat().st_size
+    assert own > (pose / "model-half.onnx").stat().st_size
+    assert f"The model file, with the bank,\nis larger: {own:,} bytes." in out
     model = onnx.load(pose / "model-half.onnx")
     halves = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16]
     assert sum(len(tensor.raw_data) for tensor in halves) > 0.5 * sum(len(t.raw_data) for t in model.graph.initializer)
@@ -222,9 +248,14 @@ def test_pt2_is_loaded_by_torch(classifier: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [[], ["--half"], ["--stop-after", "1"]])
-def test_plain_weights_are_a_model_without_a_bank(flags: list[str], pose: Path, folder: Path, tmp_path: Path) -> None:
+def test_plain_weights_are_a_model_without_a_bank(
+    flags: list[str], pose: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "plain.safetensors"
     assert export.main([str(pose), "--format", "safetensors", *flags, "--out", str(out)]) == 0
+    sizes = (pose / "model.safetensors").stat().st_size, out.stat().st_size
+    assert f"is {'smaller' if sizes[0] < sizes[1] else 'larger'}: {sizes[0]:,} bytes." in capsys.readouterr().out
+    assert flags or sizes[0] < sizes[1]
     weights = load_file(out)
     assert not [name for name in weights if "bank" in name]
     assert {t.dtype for t in weights.values() if t.is_floating_point()} == {
@@ -245,8 +276,8 @@ def test_plain_weights_are_a_model_without_a_bank(flags: list[str], pose: Path, 
         ([], "the following arguments are required"),
         (["nowhere", "--format", "onnx"], "nowhere does not exist"),
         (["RUN", "--format", "tflite"], "invalid choice: 'tflite'"),
-        (["RUN", "--format", "onnx", "--stop-after", "3"], "`stop_after` is 3: give 1 to 2"),
-        (["RUN", "--format", "onnx", "--opset", "7"], "`opset` is 7: give 18 to"),
+        (["RUN", "--format", "onnx", "--stop-after", "3", "--out", "RUN/new.onnx"], "`stop_after` is 3: give 1 to 2"),
+        (["RUN", "--format", "onnx", "--opset", "7", "--out", "RUN/new.onnx"], "`opset` is 7: give 18 to"),
         (["RUN", "--format", "pt2", "--opset", "18"], "`--opset` is for --format onnx"),
         (["RUN", "--format", "pt2", "--int8"], "`--int8` is for --format onnx"),
         (["RUN", "--format", "safetensors", "--decode"], "`--decode` is for --format onnx or pt2"),
@@ -255,11 +286,16 @@ def test_plain_weights_are_a_model_without_a_bank(flags: list[str], pose: Path, 
         (["RUN", "--format", "onnx", "--int8", "--data-root", "/nowhere"], "/nowhere"),
         (["RUN", "--format", "onnx", "--int8", "--data", "cuco"], "cuco"),
         (["RUN", "--format", "safetensors", "--out", "RUN/model.safetensors"], "it is the model itself"),
+        (["RUN", "--format", "onnx"], "model.onnx exists: give another name with `--out`"),
+        (["RUN", "--format", "onnx", "--out", "RUN/model.onnx"], "model.onnx exists: give another name with `--out`"),
         (["RUN", "--format", "onnx", "--out", "RUN/model.pt"], "give a name that ends with .onnx"),
         (["RUN", "--format", "onnx", "--weights", "first"], "invalid choice: 'first'"),
     ],
 )
-def test_mistakes_are_one_line(pose: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line(
+    pose: Path, maps: Path, arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert maps == pose / "model.onnx"
     before = {path: path.stat().st_mtime_ns for path in pose.iterdir()}
     assert cli.run(export.main, [word.replace("RUN", str(pose)) for word in arguments]) == 2
     (said,) = capsys.readouterr().err.strip().splitlines()
