@@ -75,7 +75,7 @@ class Run:
     def __init__(self, predictor: Predictor, out: Path, options: Options, notes: Notes, stop: StopSignals) -> None:
         self._predictor, self._out, self._options = predictor, out, options
         self._notes, self._stop = notes, stop
-        self._names = Names()
+        self._names = Names(list(predictor.reading.heads))
         self._images: list[dict[str, Any]] = []
         self._videos: list[dict[str, Any]] = []
 
