@@ -176,6 +176,22 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_done(
     assert [Path(entry["file_name"]).name for entry in record["images"]] == ["9.jpg", "10.jpg"]
 
 
+@pytest.mark.parametrize(("width", "flags"), [(70000, []), (40000, ["--stages"])])
+def test_a_picture_that_no_jpeg_holds_is_scaled_down_and_the_rest_is_done(
+    width: int, flags: list[str], multi: Path, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((60, width, 3), 90, np.uint8))
+    words = [str(multi), str(tmp_path / "a.png"), str(root / "images/val0000.jpg"), *CPU, *flags]
+    assert cli.run(predict.main, [*words, "--out", str(tmp_path / "out")]) == 0
+    assert not capfd.readouterr().err
+    assert cv2.imread(str(tmp_path / "out/pictures/a.jpg")).shape[1] == 65500
+    record = strict((tmp_path / "out/images.json").read_text())
+    assert [entry["width"] for entry in record["images"]] == [width, 96]
+    assert {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").glob("*/*")} == {
+        file for entry in record["images"] for file in entry["files"]
+    }
+
+
 def test_people_of_a_video_keep_their_ids(run: Path, detector: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     video = videos.write_video(tmp_path / "walk.mp4", 24)
     out = tmp_path / "out"
