@@ -59,6 +59,7 @@ def main(argv: list[str], prog: str = "predict.py") -> int:
         smooth=arguments.smooth,
     )
     notes = Notes(prog)
+    notes.passed_over(sources.passed_over)
     with new_folder(arguments.out) as out, StopSignals(speak=False) as stop:
         Run(predictor, out, options, notes, stop).predict(sources, boxes)
         print(notes.summary())

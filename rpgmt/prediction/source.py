@@ -19,6 +19,7 @@ ImageLike = str | Path | bytes | NDArray[np.uint8]
 """A path, an encoded file's bytes, or uint8 (H, W, 3), RGB."""
 
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,10 @@ def _upright_size(data: bytes, name: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data)) as header:
             width, height = header.size
+            if header.format == "TIFF":  # `size` may be that of the turned picture already
+                tags: Any = header
+                width, height = tags.tag_v2[_TIFF_WIDTH], tags.tag_v2[_TIFF_HEIGHT]
             turned: Any = header.getexif().get(_EXIF_ORIENTATION)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, KeyError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not an image that can be read") from error
     return (height, width) if turned in _SIDEWAYS else (width, height)

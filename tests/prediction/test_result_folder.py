@@ -89,7 +89,7 @@ def test_all_rows_of_an_image_or_none(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == [{"score": 1.0}]
 
 
-@pytest.mark.parametrize("given", [["a.jpg", "a_depth.jpg"], ["a_depth.jpg", "a.jpg"], ["a_Depth_x.jpg", "a.jpg", "A_DEPTH.png"]])
+@pytest.mark.parametrize("given", [["a.jpg", "a_depth.jpg"], ["a_depth.jpg", "a.jpg"], ["a_Depth_x.jpg", "a.jpg", "A_DEPTH.x"]])
 def test_what_is_written_about_one_source_is_named_as_nothing_of_another(given: list[str]) -> None:
     names = Names(["depth", "normals", "depth_x"])
     found = [names.of(source) for source in given]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -41,6 +42,12 @@ class Notes:
         """A line about so many sources that are left out."""
         self.skipped += count
         self.say(line)
+
+    def passed_over(self, files: Sequence[str]) -> None:
+        """A line about files that are no images, if there are any; they are not counted as left out."""
+        if files:
+            more = f" and {len(files) - 1} more" if files[1:] else ""
+            self.say(f"passed over, as not an image that is read: {files[0]}{more}")
 
     def begin(self, what: str, total: int | None) -> None:
         """A new part of the work.
