@@ -88,11 +88,13 @@ class Notes:
 
     def summary(self) -> str:
         """How much was done and how fast, in a line."""
+        if not any(self._counts.values()):
+            return f"nothing was predicted{f', {self.skipped} skipped' if self.skipped else ''}"
         counted = [_counted(count, kind) for kind, count in self._counts.items() if count]
         rate = sum(self._counts.values()) / self._seconds if self._seconds else 0.0
         found = "1 person" if self.people == 1 else f"{self.people:,} people"
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{', '.join(counted) or 'no images'}, {found}, {rate:.1f} images/s{skipped}"
+        return f"{', '.join(counted)}, {found}, {rate:.1f} images/s{skipped}"
 
 
 def _counted(count: int, kind: str) -> str:
