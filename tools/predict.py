@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -59,10 +60,12 @@ def main(argv: list[str], prog: str = "predict.py") -> int:
         smooth=arguments.smooth,
     )
     notes = Notes(prog)
+    notes.passed_over(sources.passed_over)
     with new_folder(arguments.out) as out, StopSignals(speak=False) as stop:
         Run(predictor, out, options, notes, stop).predict(sources, boxes)
         print(notes.summary())
-        print(f"written: {out}")
+        if any(out.iterdir()):
+            print(f"written: {out}")
     if stop.asked:
         raise KeyboardInterrupt
     return 1 if notes.skipped else 0
@@ -81,6 +84,9 @@ def _check(arguments: Namespace, sources: Sources) -> None:
     threshold = arguments.detector_threshold
     if threshold is not None and not 0 <= threshold <= 1:
         raise UserError(f"`--detector-threshold` is {threshold}: give a score from 0 to 1, e.g. 0.5")
+    for flag in ("min_score", "min_point_score"):
+        if not math.isfinite(getattr(arguments, flag)):
+            raise UserError(f"`--{flag.replace('_', '-')}` is {getattr(arguments, flag)}: give a score, e.g. 0.2")
     needs = {"detector_threshold": "detector", "annotations": "boxes", "smooth": "track"}
     for flag, needed in needs.items():
         if getattr(arguments, flag) and not getattr(arguments, needed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Image = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class People:
     """What is found in the boxes of one image: by the last stage, and by every stage in `stages`.
 
@@ -42,14 +42,21 @@ class People:
     boxes: Floats
     box_scores: Floats
     results: Mapping[str, Result]
-    stages: tuple[People, ...] = field(default=(), repr=False)
+    stages: tuple[People, ...] = ()
     ids: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """P."""
         return len(self.boxes)
 
+    def __repr__(self) -> str:
+        width, height = self.image_size
+        stages = f"; {len(self.stages)} stage{'s' if self.stages[1:] else ''}" if self.stages else ""
+        return f"People({len(self)} in {width}×{height}: {', '.join(self.results)}{stages})"
+
     def __getitem__(self, head: str) -> Any:
+        if not isinstance(head, str):
+            raise TypeError(f"people[{head!r}]: give the name of a head; some of the people are people.select([0, 2])")
         if head not in self.results:
             raise KeyError(f"{head!r}: the network predicts {', '.join(self.results)}")
         return self.results[head]
@@ -162,6 +169,8 @@ class People:
             image_id: of the image.
             category_id: of persons; 1 in COCO.
         """
+        image_id = image_id if isinstance(image_id, str) else int(image_id)  # NumPy's integers are not JSON's
+        category_id = int(category_id)
         rows = []
         for p in range(len(self)):
             row: dict[str, Any] = {"image_id": image_id, "category_id": category_id}

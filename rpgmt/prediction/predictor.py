@@ -77,6 +77,12 @@ class Predictor:
         self.batch_size, self.stop_after, self.flip_test = batch_size, stop_after, flip_test
         self.every_stage = every_stage
 
+    def __repr__(self) -> str:
+        stages = self.stop_after or self.network.stages
+        counted = "1 stage" if stages == 1 else f"{stages} stages"
+        detector = "" if self.detector is None else f"; {type(self.detector).__name__}"
+        return f"Predictor({', '.join(self.reading.heads)}; {counted}{detector})"
+
     @classmethod
     def load(
         cls,
@@ -120,7 +126,7 @@ class Predictor:
         """Find what is in an image, or in each of a list of images.
 
         Args:
-            image: a path, an encoded file's bytes, uint8 (H, W, 3) RGB, or a list of them.
+            image: a path, an encoded file's bytes, uint8 (H, W, 3) RGB, an image of Pillow, or a list of them.
             boxes: (P, 4), x, y, w, h in pixels of the image, where x, y is the box's upper left pixel; or (P, 5), with the
                 score of a detector; of a list of images a list. None: what the detector finds, else the whole image.
 

@@ -1,4 +1,4 @@
-"""An image to predict on: a file, its bytes or an array, decoded no larger than needed."""
+"""An image to predict on: a file, its bytes, an array or an image of Pillow, decoded no larger than needed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from rpgmt.data.images import decode_image
 from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
 
-ImageLike = str | Path | bytes | NDArray[np.uint8]
-"""A path, an encoded file's bytes, or uint8 (H, W, 3), RGB."""
+ImageLike = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | PIL.Image.Image
+"""A path, an encoded file's bytes, uint8 (H, W, 3), RGB, or an image of Pillow, as it lies: a note to turn it is not obeyed."""
 
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ class SourceImage:
         """
         if isinstance(image, SourceImage):
             return image
+        if isinstance(image, PIL.Image.Image):
+            try:
+                image = np.array(image.convert("RGB"))
+            except (OSError, ValueError, SyntaxError) as error:  # its file is read only now
+                raise UserError(f"the image of Pillow cannot be read: {error}") from error
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise UserError(f"the image is an array {image.dtype} {image.shape}: give uint8 (H, W, 3), red, green, blue")
             return cls("image", image.shape[1], image.shape[0], image)
-        if isinstance(image, bytes):
-            name, data = "image", image
+        if isinstance(image, bytes | bytearray | memoryview):
+            name, data = "image", bytes(image)
         elif isinstance(image, str | Path):
             name = str(image)
             try:
@@ -62,7 +69,9 @@ class SourceImage:
             except OSError as error:
                 raise UserError(f"{name}: the image cannot be read: {error.strerror}") from error
         else:
-            raise UserError(f"the image is a {type(image).__name__}: give a path, bytes, or a uint8 array (H, W, 3)")
+            raise UserError(
+                f"the image is a {type(image).__name__}: give a path, bytes, uint8 (H, W, 3), or an image of Pillow"
+            )
         return cls(name, *(size or _upright_size(data, name)), data)
 
     @property
@@ -87,12 +96,13 @@ class SourceImage:
 
 
 def _upright_size(data: bytes, name: str) -> tuple[int, int]:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as header:
+        with PIL.Image.open(io.BytesIO(data)) as header:
             width, height = header.size
+            if header.format == "TIFF":  # `size` may be that of the turned picture already
+                tags: Any = header
+                width, height = tags.tag_v2[_TIFF_WIDTH], tags.tag_v2[_TIFF_HEIGHT]
             turned: Any = header.getexif().get(_EXIF_ORIENTATION)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, KeyError, SyntaxError, PIL.Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not an image that can be read") from error
     return (height, width) if turned in _SIDEWAYS else (width, height)

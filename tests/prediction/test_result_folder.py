@@ -87,3 +87,12 @@ def test_all_rows_of_an_image_or_none(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="photo: the network gives numbers that are not finite"):
             rows.add([{"score": 1.0}, {"score": float("nan")}], "photo")
     assert json.loads(path.read_text()) == [{"score": 1.0}]
+
+
+@pytest.mark.parametrize("given", [["a.jpg", "a_depth.jpg"], ["a_depth.jpg", "a.jpg"], ["a_Depth_x.jpg", "a.jpg", "A_DEPTH.x"]])
+def test_what_is_written_about_one_source_is_named_as_nothing_of_another(given: list[str]) -> None:
+    names = Names(["depth", "normals", "depth_x"])
+    found = [names.of(source) for source in given]
+    files = [name + ending for name in found for ending in ("", "_depth", "_normals", "_depth_x")]
+    assert len({file.lower() for file in files}) == len(files)
+    assert found[0] == Path(given[0]).stem

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ import rpgmt
 from rpgmt import cli
 from rpgmt.config.presets import ROOT
 from rpgmt.data.coco.people import CocoPeople
+from rpgmt.detection.detector import Corners, Detector
+from rpgmt.engine.signals import StopSignals
 from rpgmt.metrics.poses import PoseEvaluation
+from rpgmt.prediction.command.notes import Notes
+from rpgmt.prediction.command.run import Options, Run
+from rpgmt.prediction.command.sources import Sources, Video
 from tools import evaluate, predict, train
 
 TINY = ["--channels", "8", "--depth", "1", "--stages", "2", "--rpg-size", "50%", "--batch-size", "4", "--workers", "0"]
@@ -176,6 +181,36 @@ def test_what_cannot_be_read_is_one_line_each_and_the_rest_is_done(
     assert [Path(entry["file_name"]).name for entry in record["images"]] == ["9.jpg", "10.jpg"]
 
 
+@pytest.mark.parametrize(("width", "flags"), [(70000, []), (40000, ["--stages"])])
+def test_a_picture_that_no_jpeg_holds_is_scaled_down_and_the_rest_is_done(
+    width: int, flags: list[str], multi: Path, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((60, width, 3), 90, np.uint8))
+    words = [str(multi), str(tmp_path / "a.png"), str(root / "images/val0000.jpg"), *CPU, *flags]
+    assert cli.run(predict.main, [*words, "--out", str(tmp_path / "out")]) == 0
+    assert not capfd.readouterr().err
+    assert cv2.imread(str(tmp_path / "out/pictures/a.jpg")).shape[1] == 65500
+    record = strict((tmp_path / "out/images.json").read_text())
+    assert [entry["width"] for entry in record["images"]] == [width, 96]
+    assert {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").glob("*/*")} == {
+        file for entry in record["images"] for file in entry["files"]
+    }
+
+
+def test_when_nothing_can_be_read_nothing_is_left(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("no.mp4", "no.jpg"):
+        (tmp_path / name).write_bytes(b"nothing")
+    for sources in (["no.mp4"], ["no.jpg"], ["no.jpg", "no.mp4"]):
+        assert cli.run(predict.main, [str(run), *sources, *CPU]) == 1
+        said = capfd.readouterr()
+        assert said.out == f"nothing was predicted, {len(sources)} skipped\n"
+        assert [line.split(":")[1].strip() for line in said.err.strip().splitlines()] == sources
+        assert not any((tmp_path / "predictions").iterdir())
+
+
 def test_people_of_a_video_keep_their_ids(run: Path, detector: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     video = videos.write_video(tmp_path / "walk.mp4", 24)
     out = tmp_path / "out"
@@ -305,6 +340,8 @@ def test_a_failed_network_is_one_line_and_leaves_whole_files(
         (["DIR", "0", "--annotations", "x"], "`--annotations` is given without --boxes"),
         (["DIR", "0", "--boxes", "x"], "`--boxes` is for images: leave out camera 0"),
         (["DIR", "0", "--detector-threshold", "2", "--detector", "x"], "`--detector-threshold` is 2.0"),
+        (["DIR", "0", "--min-score", "nan"], "`--min-score` is nan: give a score"),
+        (["DIR", "README.md", "nowhere.jpg"], "nowhere.jpg: no such file"),
         (["DIR", "0", "--tarck"], "did you mean `--track`?"),
         (["DIR"], "required: SOURCE"),
     ],
@@ -374,3 +411,34 @@ def test_ctrl_c_ends_a_stream_with_everything_written(
     capture = cv2.VideoCapture(str(out / "videos/stream.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == numbers[-1] + 1  # it keeps time
     assert not list(out.rglob("*.part"))
+
+
+class _Interrupted(Detector):
+    """Ctrl-C comes while it looks at the second image."""
+
+    def __init__(self) -> None:
+        super().__init__(0.5, None)
+        self.seen = 0
+
+    def _detect(self, images: Sequence[np.ndarray]) -> list[Corners]:
+        self.seen += 1
+        if self.seen == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        return [Corners(np.array([[0.0, 0.0, 40.0, 40.0]]), np.ones(1)) for _ in images]
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_ctrl_c_does_not_wait_until_a_batch_of_images_is_detected(kind: str, run: Path, root: Path, tmp_path: Path) -> None:
+    detector = _Interrupted()
+    predictor = rpgmt.Predictor.load(run, device="cpu", detector=detector)
+    if kind == "images":
+        sources = Sources([str(root / "images/val0000.jpg")] * 40, [])
+    else:
+        sources = Sources([], [Video(str(videos.write_video(tmp_path / "walk.mp4", 40)))])
+    (tmp_path / "out").mkdir()
+    with StopSignals(speak=False) as stop:
+        Run(predictor, tmp_path / "out", Options(), Notes("predict.py"), stop).predict(sources)
+    assert stop.asked
+    assert detector.seen <= 3
+    assert not list((tmp_path / "out").rglob("*.part"))

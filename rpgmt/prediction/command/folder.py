@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -55,9 +55,14 @@ def check_new(out: Path) -> None:
 
 
 class Names:
-    """Names for what is written about each source: of letters, digits and `_.-`, each one of its own."""
+    """Names for what is written about each source: of letters, digits and `_.-`, each one of its own.
 
-    def __init__(self) -> None:
+    Args:
+        parts: what may follow a name: no `NAME` and no `NAME_PART` of one source is that of another.
+    """
+
+    def __init__(self, parts: Sequence[str] = ()) -> None:
+        self._endings = ["", *(f"_{part.lower()}" for part in parts)]
         self._taken: set[str] = set()
 
     def of(self, source: str) -> str:
@@ -66,11 +71,14 @@ class Names:
         plain = re.sub(r"[^\w.-]+", "_", stem).lstrip("-.") or "source"
         plain = plain.encode()[:_LONGEST].decode(errors="ignore")
         name, number = plain, 1
-        while name.lower() in self._taken:  # some file systems take a and A for one
+        while not self._taken.isdisjoint(files := self._files(name)):
             number += 1
             name = f"{plain}-{number}"
-        self._taken.add(name.lower())
+        self._taken |= files
         return name
+
+    def _files(self, name: str) -> set[str]:
+        return {name.lower() + ending for ending in self._endings}  # some file systems take a and A for one
 
 
 class RowsFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -41,6 +42,12 @@ class Notes:
         """A line about so many sources that are left out."""
         self.skipped += count
         self.say(line)
+
+    def passed_over(self, files: Sequence[str]) -> None:
+        """A line about files that are no images, if there are any; they are not counted as left out."""
+        if files:
+            more = f" and {len(files) - 1} more" if files[1:] else ""
+            self.say(f"passed over, as not an image that is read: {files[0]}{more}")
 
     def begin(self, what: str, total: int | None) -> None:
         """A new part of the work.
@@ -81,11 +88,13 @@ class Notes:
 
     def summary(self) -> str:
         """How much was done and how fast, in a line."""
+        if not any(self._counts.values()):
+            return f"nothing was predicted{f', {self.skipped} skipped' if self.skipped else ''}"
         counted = [_counted(count, kind) for kind, count in self._counts.items() if count]
         rate = sum(self._counts.values()) / self._seconds if self._seconds else 0.0
         found = "1 person" if self.people == 1 else f"{self.people:,} people"
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{', '.join(counted) or 'no images'}, {found}, {rate:.1f} images/s{skipped}"
+        return f"{', '.join(counted)}, {found}, {rate:.1f} images/s{skipped}"
 
 
 def _counted(count: int, kind: str) -> str:

@@ -19,6 +19,8 @@ from rpgmt.prediction.source import SourceImage
 Image = NDArray[np.uint8]
 
 _QUALITY = 92
+_LARGEST_JPEG = 65500
+"""Pixels of a side: libjpeg's limit."""
 
 
 def write_maps(people: People, folder: Path, name: str) -> list[Path]:
@@ -47,11 +49,11 @@ def write_maps(people: People, folder: Path, name: str) -> list[Path]:
 
 
 def write_pictures(drawn: Mapping[str, Image], folder: Path, name: str) -> list[Path]:
-    """Pictures by what they show: `NAME.jpg` of the first, `NAME_WHAT.jpg` of the others."""
+    """Pictures by what they show: `NAME.jpg` of the first, `NAME_WHAT.jpg` of the others; smaller where JPEG has a limit."""
     folder.mkdir(exist_ok=True)
     files = [folder / (f"{name}_{what}.jpg" if number else f"{name}.jpg") for number, what in enumerate(drawn)]
     for file, image in zip(files, drawn.values(), strict=True):
-        _write(file, image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        _write(file, _fitting_jpeg(image)[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return files
 
 
@@ -76,6 +78,15 @@ def _class_numbers(result: DenseMap) -> NDArray[Any]:
     small = len(result.classes) <= 255
     numbers = result.image.astype(np.uint16)  # -1 becomes 65535
     return np.minimum(numbers, 255).astype(np.uint8) if small else numbers
+
+
+def _fitting_jpeg(image: Image) -> Image:
+    height, width = image.shape[:2]
+    scale = _LARGEST_JPEG / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _write(file: Path, image: NDArray[Any], options: list[int]) -> None:

@@ -40,6 +40,10 @@ _DRAWN_AHEAD = 2
 """Images that the network is ahead of drawing."""
 
 
+class _StoppedError(Exception):
+    """No more images are wanted."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What is written, and how.
@@ -75,12 +79,14 @@ class Run:
     def __init__(self, predictor: Predictor, out: Path, options: Options, notes: Notes, stop: StopSignals) -> None:
         self._predictor, self._out, self._options = predictor, out, options
         self._notes, self._stop = notes, stop
-        self._names = Names()
+        self._names = Names(list(predictor.reading.heads))
         self._images: list[dict[str, Any]] = []
         self._videos: list[dict[str, Any]] = []
 
     def predict(self, sources: Sources, boxes: Boxes | None = None) -> None:
         """Predicts on everything; what was found is written, also if it is stopped or fails.
+
+        If every source was left out, the folder stays empty.
 
         Args:
             sources: what to predict on.
@@ -96,6 +102,8 @@ class Run:
             for video in sources.videos:
                 if not self._stop.asked:
                     self._predict_video(video, number)
+        except _StoppedError:
+            pass
         finally:
             record = {
                 "images": self._images,
@@ -104,6 +112,9 @@ class Run:
             }
             text = json.dumps(record, indent=1, allow_nan=False) + "\n"
             replace_file(self._out / "images.json", lambda path: path.write_text(text, encoding="utf-8"))
+        if not self._images and not self._videos:
+            for name in ("results.json", "images.json"):
+                (self._out / name).unlink(missing_ok=True)
 
     def _boxed(self, paths: Sequence[str], boxes: Boxes | None) -> list[tuple[str, BoxedImage]]:
         """The images, each with its id, and its boxes where a file has them."""
@@ -126,6 +137,7 @@ class Run:
 
         def open_each() -> Iterator[SourceImage | UserError]:
             for path, boxed in images:
+                self._end_if_stopped()
                 try:
                     opened.append(SourceImage.open(path, boxed.size))
                 except UserError as error:
@@ -214,6 +226,7 @@ class Run:
 
         def read() -> Iterator[Any]:
             for frame in frames:
+                self._end_if_stopped()
                 waiting.append(frame)
                 yield frame.pixels
 
@@ -223,6 +236,11 @@ class Run:
                 if isinstance(people, UserError):
                     raise people
                 yield waiting.popleft(), people
+
+    def _end_if_stopped(self) -> None:
+        """Raises where the next image would be read: a detector would look at many of them before one is finished."""
+        if self._stop.asked:
+            raise _StoppedError
 
     def _finish_video(self, video: Video, frames: Frames, name: str, empty: Sequence[int]) -> None:
         kept = [f"videos/{name}{ending}" for ending in (".json", ".mp4") if (self._out / f"videos/{name}{ending}").is_file()]
