@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from helpers.image_folders import write_folders
@@ -105,9 +106,10 @@ def test_where_the_pixels_come_from_does_not_matter(pose: Path, photo: Path, tmp
     lossless = tmp_path / "photo.png"
     cv2.imwrite(str(lossless), pixels[:, :, ::-1])
     predictor = rpgmt.Predictor.load(pose, device="cpu")
+    assert repr(predictor) == f"Predictor(keypoints; {predictor.network.stages} stages)"
     box = [[10, 20, 200, 150]]
     of_array = predictor(pixels, box)
-    for same in (lossless, str(lossless), lossless.read_bytes()):
+    for same in (lossless, str(lossless), lossless.read_bytes(), bytearray(lossless.read_bytes()), PIL.Image.open(lossless)):
         np.testing.assert_array_equal(predictor(same, box).keypoints, of_array.keypoints)
     # A photo is decoded at a lower resolution where that is enough, as in an evaluation.
     np.testing.assert_array_equal(predictor(photo, box).keypoints, predictor(photo.read_bytes(), box).keypoints)
