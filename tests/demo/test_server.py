@@ -103,7 +103,12 @@ def test_maps_of_large_images_are_smaller_and_lie_where_the_large_ones_do(predic
         (encoded(64, 64, ".jpg")[:700], None, 400, "This did not work: image: "),
         (cv2.imencode(".png", np.zeros((7100, 7100), np.uint8))[1].tobytes(), None, 413, "The image has 7100 × 7100 pixels"),
         (encoded(8, 8), [[0, 0, 1, 1]] * 65, 400, "There are 65 boxes: 64 can be looked at."),
-        (encoded(8, 8), [[20, 0, 5, 5]], 400, "This did not work: image: the box (20, 0, 5, 5) is empty or outside"),
+        (
+            encoded(8, 8),
+            [[20, 0, 5, 5]],
+            400,
+            "This did not work: image: the box (20, 0, 5, 5) is empty, beyond measure or outside",
+        ),
         (encoded(8, 8), [[1, 2]], 400, "This did not work: image: the boxes are an array of shape (1, 2)"),
         (encoded(8, 8), {"a": [1]}, 400, "This did not work: image: the boxes are no numbers"),
         (encoded(8, 8), [[float("nan"), 0, 4, 4]], 400, "This did not work: image: the box (nan, 0, 4, 4)"),
