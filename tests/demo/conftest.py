@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from helpers.browser import chromium
+from helpers.demo_server import serving
+from helpers.threads import single_thread
 
 import rpgmt
 from rpgmt.config import ModelConfig, to_dict
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
 from rpgmt.data.dense.label_maps import LabelMap
 from rpgmt.data.images import normalize
-from rpgmt.demo.desk import Desk
 from rpgmt.demo.server import DemoServer
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
@@ -26,9 +25,6 @@ from rpgmt.synthetic.render import render
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-NAME = "runs/<b>multi</b>-1"
-"""As a folder may be called."""
 
 HEADS = {
     "keypoints": KeypointMaps(keypoints=COCO_KEYPOINTS, codec="heatmap", stride=4, sigma=1.0, logits=False, flip_shift=0),
@@ -42,10 +38,8 @@ HEADS = {
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Small networks are faster."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,19 +62,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def predictor(run: Path) -> rpgmt.Predictor:
     return rpgmt.Predictor.load(run, device="cpu")
-
-
-@contextmanager
-def serving(predictor: rpgmt.Predictor, name: str = NAME) -> Iterator[DemoServer]:
-    with DemoServer("127.0.0.1", 0) as server:
-        server.desk = Desk(predictor, name)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture

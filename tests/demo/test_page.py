@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from conftest import NAME, serving
 from helpers.browser import Watched, window
+from helpers.demo_server import NAME, serving
 
 import rpgmt
 from rpgmt.demo.server import DemoServer

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.image_folders import write_cifar, write_folders
+from helpers.threads import single_thread
 from safetensors import safe_open
 
 import rpgmt
@@ -32,10 +33,8 @@ MODEL = ClassifierConfig(width=0.125, classes=6, rpg_size="25%")
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

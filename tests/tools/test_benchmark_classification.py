@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.image_folders import write_folders
+from helpers.threads import single_thread
 from safetensors.torch import load_file
 
 import rpgmt
@@ -50,10 +51,8 @@ PARAMETERS = 11802
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers.image_folders import write_folders
 from helpers.people_files import write_coco
+from helpers.threads import single_thread
 from safetensors.torch import load_file
 
 import rpgmt
@@ -36,10 +37,8 @@ BOX = [30.0, 20.0, 55.0, 70.0]
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

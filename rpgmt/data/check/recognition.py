@@ -10,8 +10,6 @@ from rpgmt.data.coco.data_root import annotation_files
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.errors import UserError
 
-TASKS = ("pose", "multitask", "classification")
-
 _CROWDPOSE = tuple(f"{start}crowdpose_{{}}.json" for start in ("", "json/", "annotations/", "annotations/mmpose_"))
 _MPII = {
     "train": ("annot/train.json", "annotations/mpii_train.json", "mpii_train.json"),
