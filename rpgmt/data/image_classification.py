@@ -7,7 +7,6 @@ would have seen.
 from __future__ import annotations
 
 import abc
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rpgmt.data.image_headers import read_file, size_of_bytes
 from rpgmt.data.images import decode_image, normalize
 from rpgmt.data.random_numbers import generator, uniform_integers
 from rpgmt.data.resized_crops import centre_box, cut_and_scale, random_box
@@ -151,15 +151,9 @@ class ImageFiles(ClassifiedImages):
         return self._read(index, 0)
 
     def _read(self, index: int, epoch: int) -> np.ndarray:
-        from PIL import Image
-
         path = self.files[index]
-        try:
-            data = path.read_bytes()
-            with Image.open(io.BytesIO(data)) as header:
-                width, height = header.size
-        except OSError as error:
-            raise UserError(f"{path}: not an image that can be read") from error
+        data = read_file(path)
+        width, height = size_of_bytes(data, str(path))
         if self.augment is None:
             box, mirrored = centre_box(width, height, self.input_size), False
         else:

@@ -23,7 +23,8 @@ from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
-from rpgmt.data.images import IMAGE_SUFFIXES
+from rpgmt.data.image_headers import image_size
+from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.sets.image_classes import ImageSet
 from rpgmt.errors import UserError
@@ -300,7 +301,4 @@ def _with_areas(document: Any) -> Any:
 
 
 def _decode(path: Path) -> Any:
-    from rpgmt.data.convert.image_files import image_size
-    from rpgmt.data.images import read_image_file
-
     return read_image_file(path, *image_size(path))
