@@ -165,7 +165,8 @@ def _decode_plain_jpeg(data: bytes, width: int, height: int, reduction: int, row
         )
     except ValueError:
         return None
-    if cut and (array[-1] == array[-1, 0]).all() and _breaks_off(data):  # a file that breaks off goes on in one colour
+    corner = array[-8:, -8:]
+    if cut and (corner == corner[0, 0]).all() and _breaks_off(data):  # a file that breaks off goes on in one colour
         return None
     return array if array.shape[:2] == size else None
 
@@ -197,7 +198,7 @@ def _decode_odd_jpeg(data: bytes, reduction: int, header: Header, name: str) -> 
     try:
         array = simplejpeg.decode_jpeg(data, **wanted, strict=True)
     except ValueError as error:
-        if _lacks_pixels(error):
+        if _lacks_pixels(error) or data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end after the last scan's start
             raise UserError(f"{name}: the file is broken ({error}): give a whole copy of it") from error
         try:
             array = simplejpeg.decode_jpeg(data, **wanted, strict=False)
