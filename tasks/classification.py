@@ -120,7 +120,7 @@ class Data:
             raise UserError(f"{self._config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
         own = self._config.augmentation
         if own.flip:
-            mirror_of(found.classes, own.swaps).check(found.name, found.classes, SWAPS_FLAG)
+            mirror_of(found.classes, own.swaps).check(found.name, SWAPS_FLAG)
         return found
 
     def _read(self, split: str) -> ImageSet:

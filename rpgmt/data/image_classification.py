@@ -63,7 +63,8 @@ class ClassifiedImages(abc.ABC):
         self.partners: dict[int, int] = {}
         if augment and augment.flip:
             mirror = mirror_of(source.classes, augment.swaps)
-            mirror.check(source.name, source.classes, SWAPS_FLAG)
+            mirror.check(source.name, SWAPS_FLAG)
+            mirror.note(source.name, source.classes, SWAPS_FLAG)
             self.partners = mirror.partners
 
     def __len__(self) -> int:

@@ -34,25 +34,24 @@ class Mirror:
         """The class of the mirror image, where it is another."""
         return {one: other for left, right in self.swaps for one, other in ((left, right), (right, left))}
 
-    def check(self, name: str, classes: Sequence[str], way: str) -> None:
-        """Note what is exchanged by names, where images are mirrored.
+    def check(self, name: str, way: str) -> None:
+        """Raise UserError where it is not known what a mirror image does to a class.
 
         Args:
             name: of the labels, for messages.
-            classes: their names.
-            way: to give the pairs, for messages, "--swaps" or "`swaps` in dataset.yaml".
-
-        Raises:
-            UserError: it is not known what a mirror image does to a class.
+            way: to give the pairs, for messages, e.g. "--swaps" or "`swaps` in dataset.yaml".
         """
         if self.unknown:
             raise UserError(
                 f"{name}: class {self.unknown[0]!r} has a side, and by its name no class is its mirror image: give {way}, "
                 "pairs of classes or [] where all keep their label, or --flip 0"
             )
+
+    def note(self, name: str, classes: Sequence[str], way: str) -> None:
+        """Note what is exchanged by the names of `classes`; `name` and `way` as of `check`."""
         if self.by_names and self.swaps:
             pairs = ", ".join(f"{classes[left]}/{classes[right]}" for left, right in self.swaps)
-            warnings.warn(f"{name}: mirror images exchange {pairs}, by their names; {way} says otherwise", stacklevel=2)
+            warnings.warn(f"{name}: mirror images exchange {pairs}, by their names; {way} says otherwise", stacklevel=3)
 
 
 def mirror_of(classes: Sequence[str], swaps: Sequence[tuple[str, str]] | None = None) -> Mirror:

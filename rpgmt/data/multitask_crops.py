@@ -51,7 +51,7 @@ class MultiTaskCrops:
         self._maps = {name: label for name, label in dataset.maps.items() if name in names}
         self._partners = {name: dataset.mirror(name).partners for name in dataset.classes if name in names}
         if augment and augment.flip:
-            dataset.check_mirrors(names)
+            dataset.check_mirrors(names, note=True)
 
     @property
     def regions(self) -> Regions:

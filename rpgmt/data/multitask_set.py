@@ -64,13 +64,16 @@ class MultiTaskSet:
             return self.mirrors[name]
         return Mirror(swaps=self.maps[name].swaps) if name in self.maps else mirror_of(self.classes[name])
 
-    def check_mirrors(self, names: Collection[str]) -> None:
-        """Note which of these labels' classes mirror images exchange by their names.
+    def check_mirrors(self, names: Collection[str], *, note: bool = False) -> None:
+        """Raise UserError where it is not known what a mirror image does to a class of one of these labels.
 
-        Raises:
-            UserError: it is not known what a mirror image does to a class.
+        Args:
+            names: of the labels.
+            note: which classes are exchanged by their names.
         """
         classes = {**{name: label.classes for name, label in self.maps.items()}, **self.classes}
         for name in classes:
             if name in names:
-                self.mirror(name).check(f"{self.name}: {name}", classes[name], self.way)
+                self.mirror(name).check(f"{self.name}: {name}", self.way)
+                if note:
+                    self.mirror(name).note(f"{self.name}: {name}", classes[name], self.way)
