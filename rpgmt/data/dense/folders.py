@@ -88,7 +88,10 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         read_maps=labels.read_maps,
         classes={key: file.classes for key, file in settings.classes.items()},
         read_classes=labels.read_classes,
-        mirrors={key: file.mirror for key, file in (*settings.maps.items(), *settings.classes.items())},
+        mirrors={
+            **{key: files.mirror for key, files in settings.maps.items()},
+            **{key: file.mirror for key, file in settings.classes.items()},
+        },
         way=f"`swaps` in {path.name}",
     )
 
