@@ -56,6 +56,10 @@ class AugmentationConfig:
     """Random changes of the images that are trained on (`rpgmt.data.image_classification.ImageAugmentation`)."""
 
     flip: Annotated[float, Field(ge=0, le=1, description="probability of a mirror image")] = 0.5
+    swaps: Annotated[
+        tuple[tuple[str, str], ...] | None,
+        Field(description="pairs of classes that a mirror image exchanges; null: those whose names say left and right"),
+    ] = None
     crop_padding: Annotated[
         int, Field(ge=0, le=64, description="small images: black pixels round an image, out of which one of its size is cut")
     ] = 4
@@ -109,9 +113,14 @@ class Data:
     @cached_property
     def train(self) -> ImageSet:
         """What is trained on: it has the same classes."""
+        from rpgmt.data.mirror_classes import SWAPS_FLAG, mirror_of
+
         found = self._read(self._config.data.train_split)
         if odd := sorted(set(found.classes) ^ set(self.val.classes)):
             raise UserError(f"{self._config.data.root}: {odd[0]!r} is a class to train on or to validate on, and not both")
+        own = self._config.augmentation
+        if own.flip:
+            mirror_of(found.classes, own.swaps).check(found.name, SWAPS_FLAG)
         return found
 
     def _read(self, split: str) -> ImageSet:
@@ -164,7 +173,7 @@ class ClassificationTask(Task):
         from rpgmt.data.image_classification import ImageAugmentation
 
         own = self.config.augmentation
-        augment = ImageAugmentation(flip=own.flip, padding=own.crop_padding, smallest=own.smallest_crop)
+        augment = ImageAugmentation(flip=own.flip, swaps=own.swaps, padding=own.crop_padding, smallest=own.smallest_crop)
         return self._images(self._data.train, augment)
 
     @cached_property

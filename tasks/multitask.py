@@ -127,6 +127,8 @@ class Data:
                 what = "key points" if name == "keypoints" else f"labels {name!r}"
                 texts = [", ".join(of) if isinstance(of, tuple) else of for of in (kind, other)]
                 raise UserError(f"{labelled.name}: its {what} are {texts[0]}, those to validate on {texts[1]}")
+        if self._config.augmentation.flip:
+            labelled.check_mirrors(self.config.model.heads or ())
         return labelled
 
     @cached_property

@@ -303,7 +303,7 @@ def test_the_folders_of_the_example_train(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(document))
         (tmp_path / f"scenes_{split}.csv").write_text("image,class\ncat.png,indoor\ndog.png,outdoor\n")
         write_images(tmp_path / "images" / split, *names)
-        maps = {"masks": np.ones((48, 64), np.uint8), "depth": np.full((48, 64), 1500, np.uint16)}
+        maps = {"masks": np.eye(48, 64, dtype=np.uint8), "depth": np.full((48, 64), 1500, np.uint16)}
         for folder, labels in maps.items():
             (tmp_path / folder / split).mkdir(parents=True)
             for name in names:

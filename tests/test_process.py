@@ -11,6 +11,7 @@ import warnings
 import pytest
 
 from rpgmt import cli
+from rpgmt.errors import UserError
 from rpgmt.process import process_settings
 
 OWN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "LOCAL_RANK")
@@ -86,6 +87,7 @@ def kept():
     return library.mallinfo2().keepcost > 5_000_000
 
 from rpgmt import cli
+from rpgmt.errors import UserError
 found = [(kept(), mapped())]
 cli.run(lambda argv: found.append((kept(), mapped())), [])
 found.append((kept(), mapped()))
@@ -103,3 +105,21 @@ def test_freed_memory_is_kept_while_the_tool_runs(name: str | None) -> None:
     before, during, after = done.stdout.splitlines()
     assert before == after == "(False, True)"
     assert during == ("(False, True)" if name else "(True, False)")
+
+
+def test_long_names_and_texts_are_shortened_in_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both ends stay: what is wrong, and the way out."""
+    for text in (f"/data/{'x' * 5000}.png: not an image: give another", f"`names` is {'a b ' * 5000}: give fewer"):
+
+        def fail(_: list[str], text: str = text) -> int:
+            raise UserError(text)
+
+        assert cli.run(fail, [], "tool") == 2
+        with process_settings("tool"):
+            note = warnings.formatwarning(UserWarning(text), UserWarning, "file.py", 1)  # type: ignore[call-overload]
+        for line in (*capsys.readouterr().err.splitlines(), note.rstrip("\n")):
+            assert len(line) < 1100
+            assert line.startswith("tool: ")
+            assert text.split()[0][:20] in line
+            assert line.endswith(text[-10:])
+            assert "…" in line

@@ -7,7 +7,6 @@ would have seen.
 from __future__ import annotations
 
 import abc
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rpgmt.data.image_headers import read_file, size_of_bytes
 from rpgmt.data.images import decode_image, normalize
+from rpgmt.data.mirror_classes import SWAPS_FLAG, mirror_of
 from rpgmt.data.random_numbers import generator, uniform_integers
 from rpgmt.data.resized_crops import centre_box, cut_and_scale, random_box
 from rpgmt.data.sets.image_classes import ImageSet
@@ -30,11 +31,13 @@ class ImageAugmentation:
 
     Attributes:
         flip: probability of a mirror image.
+        swaps: pairs of classes that a mirror image exchanges; None: those whose names differ in left and right only.
         padding: small images: black pixels put round an image, out of which one of its own size is cut.
         smallest: files: the least part of an image's area that is cut out.
     """
 
     flip: float = 0.5
+    swaps: tuple[tuple[str, str], ...] | None = None
     padding: int = 4
     smallest: float = 0.08
 
@@ -49,19 +52,35 @@ class ClassifiedImages(abc.ABC):
         source: the images.
         augment: changes at random; None for validation.
         seed: of what is drawn.
+
+    Raises:
+        UserError: images are to be mirrored, and it is not known what that does to a class.
     """
 
     def __init__(self, source: ImageSet, *, augment: ImageAugmentation | None = None, seed: int = 0) -> None:
         self.classes, self.labels = source.classes, source.labels
         self.augment, self.seed = augment, seed
+        self.partners: dict[int, int] = {}
+        if augment and augment.flip:
+            mirror = mirror_of(source.classes, augment.swaps)
+            mirror.check(source.name, SWAPS_FLAG)
+            mirror.note(source.name, source.classes, SWAPS_FLAG)
+            self.partners = mirror.partners
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @abc.abstractmethod
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
-        sample = {"index": index, "label": int(self.labels[index]), "part": "val"}
-        return sample if self.augment is None else sample | {"part": "train", "epoch": epoch}
+        """The sample number `index` in epoch `epoch`."""
+
+    def _sample(self, epoch: int, index: int, mirrored: bool) -> dict[str, Any]:
+        """A sample without its image."""
+        label = int(self.labels[index])
+        if self.augment is None:
+            return {"index": index, "label": label, "part": "val"}
+        label = self.partners.get(label, label) if mirrored else label
+        return {"index": index, "label": label, "part": "train", "epoch": epoch}
 
     cut: ClassVar[Literal["images", "middle"]]
     """What of an image the network is given: all of it, or the middle."""
@@ -89,6 +108,13 @@ class SmallImages(ClassifiedImages):
         assert isinstance(source.images, np.ndarray)
         self._pixels = torch.from_numpy(source.images)
 
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        mirrored = False
+        if self.augment is not None and int(self.labels[index]) in self.partners:  # else it does not matter
+            mirrored = bool(self._mirrored(torch.tensor([epoch]), torch.tensor([index]), self.augment))
+        return self._sample(epoch, index, mirrored)
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of the images in pixels."""
@@ -105,13 +131,16 @@ class SmallImages(ClassifiedImages):
     def picture(self, index: int) -> np.ndarray:
         return self._pixels[index].cpu().numpy()
 
+    def _mirrored(self, epoch: Tensor, index: Tensor, augment: ImageAugmentation) -> Tensor:
+        return uniform_integers(self.seed, epoch, index, 2, 2**30) < round(augment.flip * 2**30)
+
     def _changed(self, index: Tensor, epoch: Tensor, augment: ImageAugmentation) -> Tensor:
         """Cut out and mirrored images, uint8 (B, H, W, 3): each pixel is fetched from where it comes to lie."""
         width, height = self.size
         shifts = 2 * augment.padding + 1
         key = self.seed, epoch, index
         down, right = (uniform_integers(*key, stream, shifts)[:, None] - augment.padding for stream in (0, 1))
-        mirrored = uniform_integers(*key, 2, 2**30)[:, None] < round(augment.flip * 2**30)
+        mirrored = self._mirrored(epoch, index, augment)[:, None]
         rows = torch.arange(height, device=index.device) + down
         columns = torch.arange(width, device=index.device)
         columns = torch.where(mirrored, width - 1 - columns, columns) + right
@@ -142,24 +171,20 @@ class ImageFiles(ClassifiedImages):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key
-        return super().__getitem__(key) | {"image": self._read(index, epoch)}
+        image, mirrored = self._read(index, epoch)
+        return self._sample(epoch, index, mirrored) | {"image": image}
 
     def images(self, batch: Mapping[str, Any]) -> Tensor:
         return normalize(batch["image"])
 
     def picture(self, index: int) -> np.ndarray:
-        return self._read(index, 0)
+        return self._read(index, 0)[0]
 
-    def _read(self, index: int, epoch: int) -> np.ndarray:
-        from PIL import Image
-
+    def _read(self, index: int, epoch: int) -> tuple[np.ndarray, bool]:
+        """What is cut out of an image, and whether that is mirrored."""
         path = self.files[index]
-        try:
-            data = path.read_bytes()
-            with Image.open(io.BytesIO(data)) as header:
-                width, height = header.size
-        except OSError as error:
-            raise UserError(f"{path}: not an image that can be read") from error
+        data = read_file(path)
+        width, height = size_of_bytes(data, str(path))
         if self.augment is None:
             box, mirrored = centre_box(width, height, self.input_size), False
         else:
@@ -167,7 +192,7 @@ class ImageFiles(ClassifiedImages):
             box = random_box(width, height, self.augment.smallest, random)
             mirrored = random.random() < self.augment.flip
         part = cut_and_scale(partial(decode_image, data, width, height, name=str(path)), width, box, self.input_size)
-        return np.ascontiguousarray(part[:, ::-1]) if mirrored else part
+        return np.ascontiguousarray(part[:, ::-1]) if mirrored else part, mirrored
 
 
 def classified_images(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from rpgmt.data.image_headers import MAX_PIXELS, Header, read_file, stored_header, upright
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,14 +62,9 @@ def read_image_file(path: str | Path, width: int, height: int, reduction: int = 
         ⌈rows/s⌉ on may be missing.
 
     Raises:
-        UserError: the file is missing, not an image, or of another size.
+        UserError: the file is missing, not an image, broken, too large, or of another size.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:
-            data = file.read()
-    except OSError as error:
-        raise UserError(f"{path}: the image cannot be read: {error.strerror}") from error
-    return decode_image(data, width, height, reduction, rows, name=str(path))
+    return decode_image(read_file(path), width, height, reduction, rows, name=str(path))
 
 
 def decode_image(
@@ -79,24 +77,50 @@ def decode_image(
     Colours that were stored at half the size are repeated, not interpolated, which leaves the brightness as it is: in
     photographs a mean difference of 0.7 in 255, and none where colours are stored at the full size. Other formats gain
     nothing and stay whole.
+
+    A picture is turned as its camera noted. Some annotators' tools obey that note and some do not: where `width` and `height`
+    are those of the picture as it lies in the file, it stays so.
     """
     reduction = _possible_reduction(data, width, height, reduction)
     if (array := _decode_plain_jpeg(data, width, height, reduction, rows or height)) is not None:
         return array
+    header = stored_header(io.BytesIO(data))
+    if header is not None:
+        header.check(name)
     found = (0, 0)
     for scale in dict.fromkeys((reduction, 1)):
-        # Cameras note how the picture is to be turned. Some annotators' tools obeyed and some did not; the size tells.
-        for orientation in (0, cv2.IMREAD_IGNORE_ORIENTATION):
-            array = cv2.imdecode(np.frombuffer(data, np.uint8), _REDUCED[scale] | orientation) if data else None
-            if array is None:
-                raise UserError(f"{name}: not an image that OpenCV can read")
+        for array in _decode_both_ways(data, scale, header, name):
             found = array.shape[:2]
             if found == (-(-height // scale), -(-width // scale)):
-                return array
+                return np.ascontiguousarray(array)
     raise UserError(
         f"{name}: the image is {found[1]}×{found[0]} and its annotations are for {width}×{height}: "
         "give the images that were annotated"
     )
+
+
+def _decode_both_ways(data: bytes, scale: int, header: Header | None, name: str) -> Iterator[np.ndarray]:
+    """The whole image, upright and as it lies in the file."""
+    if header is None:  # a format that leaves its orientation to OpenCV, or no image
+        for orientation in (0, cv2.IMREAD_IGNORE_ORIENTATION):
+            yield _decode_by_opencv(data, _REDUCED[scale] | orientation, name)
+        return
+    array = _decode_odd_jpeg(data, scale, header, name) if data.startswith(b"\xff\xd8") else None
+    if array is None:
+        check_whole(data, name)
+        array = _decode_by_opencv(data, _REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION, name)
+    yield upright(array, header.orientation)
+    yield array
+
+
+def _decode_by_opencv(data: bytes, flags: int, name: str) -> np.ndarray:
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:  # too large for it, above all
+        raise UserError(f"{name}: not an image that OpenCV can read: {error.err}") from error
+    if array is None:
+        raise UserError(f"{name}: not an image that OpenCV can read")
+    return array
 
 
 def _possible_reduction(data: bytes, width: int, height: int, reduction: int) -> int:
@@ -117,7 +141,8 @@ def _decode_plain_jpeg(data: bytes, width: int, height: int, reduction: int, row
     same library inside, can be silent.
     """
     frame = _plain_frame(data)
-    if frame is None or min(width, height) < 8:  # the scale is asked for by the size, which is ambiguous in tiny ones
+    # The scale is asked for by the size, which is ambiguous in tiny ones.
+    if frame is None or min(width, height) < 8 or width * height > MAX_PIXELS:
         return None
     if (height, width) != (int.from_bytes(data[frame + 5 : frame + 7]), int.from_bytes(data[frame + 7 : frame + 9])):
         return None
@@ -140,7 +165,75 @@ def _decode_plain_jpeg(data: bytes, width: int, height: int, reduction: int, row
         )
     except ValueError:
         return None
+    corner = array[-8:, -8:]
+    if cut and (corner == corner[0, 0]).all() and _breaks_off(data):  # a file that breaks off goes on in one colour
+        return None
     return array if array.shape[:2] == size else None
+
+
+def _breaks_off(data: bytes) -> bool:
+    try:
+        simplejpeg.decode_jpeg(data, min_height=1, min_width=1, min_factor=8, strict=True)
+    except ValueError as error:
+        return _lacks_pixels(error)
+    return False
+
+
+def _lacks_pixels(error: ValueError) -> bool:
+    """Whether libjpeg did not find all pixels; with other things that are odd, as bytes too many, it did."""
+    return any(text in str(error) for text in ("remature end", "bad Huffman code", "found marker"))
+
+
+def _decode_odd_jpeg(data: bytes, reduction: int, header: Header, name: str) -> np.ndarray | None:
+    """All of a JPEG file that is not plain, as it lies in the file; None leaves it to OpenCV.
+
+    OpenCV has the same library inside and gives the same pixels, bit for bit, but of a file that breaks off in the middle it
+    makes the rest grey, and says so in a line that names no file.
+
+    Raises:
+        UserError: the file lacks pixels.
+    """
+    size = -(-header.height // reduction), -(-header.width // reduction)
+    wanted = {} if reduction == 1 else {"min_height": size[0], "min_width": size[1], "min_factor": reduction}
+    try:
+        array = simplejpeg.decode_jpeg(data, **wanted, strict=True)
+    except ValueError as error:
+        if _lacks_pixels(error) or data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # no end after the last scan's start
+            raise UserError(f"{name}: the file is broken ({error}): give a whole copy of it") from error
+        try:
+            array = simplejpeg.decode_jpeg(data, **wanted, strict=False)
+        except ValueError:
+            return None
+    try:
+        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    except (ValueError, KeyError):
+        return None
+    usual = colours in ("YCbCr", "Gray") and min(header.width, header.height) >= 8
+    return array if usual and array.shape[:2] == size else None
+
+
+def check_whole(data: bytes, name: str) -> None:
+    """Raise UserError where a PNG or BMP file is not whole; its decoder would say so in a line that names no file."""
+    problem = None
+    if data.startswith(b"\x89PNG"):
+        place, kind = 8, b""
+        while kind != b"IEND" and problem is None:
+            length, kind = int.from_bytes(data[place : place + 4]), data[place + 4 : place + 8]
+            end = place + 8 + length
+            checksum, needed = int.from_bytes(data[end : end + 4]), kind in (b"IHDR", b"PLTE", b"IDAT")
+            if end + 4 > len(data):
+                problem = "it ends too early"
+            elif needed and zlib.crc32(data[place + 4 : end]) != checksum:
+                problem = f"a checksum of its {kind.decode()} is wrong"
+            place = end + 4
+    elif data.startswith(b"BM") and data[14:18] == b"\x28\0\0\0" and data[30:34] == bytes(4):  # without compression
+        start, width, height, bits = (
+            abs(int.from_bytes(data[a:b], "little", signed=True)) for a, b in ((10, 14), (18, 22), (22, 26), (28, 30))
+        )
+        if len(data) < start + (width * bits + 31) // 32 * 4 * height:
+            problem = "it ends too early"
+    if problem is not None:
+        raise UserError(f"{name}: the file is broken ({problem}): give a whole copy of it")
 
 
 def _plain_frame(data: bytes) -> int | None:

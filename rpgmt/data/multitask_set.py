@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.mirror_classes import Mirror, mirror_of
 from rpgmt.data.regions import Entry, Regions
 
 
@@ -28,6 +29,9 @@ class MultiTaskSet:
             the image's size ((H, W, 3) of normals). What an image lacks is left out, and masked in training.
         classes: labels of images as a whole: name and names of the classes.
         read_classes: gives an image's classes by name, a whole number each; what it lacks is left out.
+        mirrors: what a mirror image does to the classes of images, and of maps as in their `swaps`, by name; where it is not
+            there, the names of images' classes tell.
+        way: to say otherwise, for messages.
     """
 
     regions: Regions
@@ -36,6 +40,8 @@ class MultiTaskSet:
     read_maps: Callable[[Entry, Collection[str]], Mapping[str, NDArray]]
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     read_classes: Callable[[Entry], Mapping[str, int]] = _no_classes
+    mirrors: Mapping[str, Mirror] = field(default_factory=dict)
+    way: str = "`mirrors`"
 
     @property
     def name(self) -> str:
@@ -51,3 +57,23 @@ class MultiTaskSet:
         if name == "keypoints" and self.people is not None:
             return self.people.keypoints.names
         return self.maps.get(name) or self.classes.get(name)
+
+    def mirror(self, name: str) -> Mirror:
+        """What a mirror image does to the classes of a name."""
+        if name in self.mirrors:
+            return self.mirrors[name]
+        return Mirror(swaps=self.maps[name].swaps) if name in self.maps else mirror_of(self.classes[name])
+
+    def check_mirrors(self, names: Collection[str], *, note: bool = False) -> None:
+        """Raise UserError where it is not known what a mirror image does to a class of one of these labels.
+
+        Args:
+            names: of the labels.
+            note: which classes are exchanged by their names.
+        """
+        classes = {**{name: label.classes for name, label in self.maps.items()}, **self.classes}
+        for name in classes:
+            if name in names:
+                self.mirror(name).check(f"{self.name}: {name}", self.way)
+                if note:
+                    self.mirror(name).note(f"{self.name}: {name}", classes[name], self.way)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person import Person
 from rpgmt.data.crops import RegionCrops
+from rpgmt.data.mirror_classes import lone_sides
 from rpgmt.data.regions import Box, Region, Regions
 from rpgmt.data.transforms import transform_points
 
@@ -54,6 +56,9 @@ class PoseCrops:
         self._upper = np.isin(np.arange(len(people.keypoints)), people.keypoints.upper)
         if augment and not self._upper.any():
             augment.warn_without_halves(people.name)
+        if augment and augment.flip and (lone := lone_sides(people.keypoints.names, people.keypoints.flip_pairs)):
+            text = f"{people.name}: mirror images keep the key points {', '.join(lone)}, which have a side and no flip pair"
+            warnings.warn(f"{text}: give pairs, or --flip 0", stacklevel=2)
 
     @property
     def regions(self) -> Regions:

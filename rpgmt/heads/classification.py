@@ -19,7 +19,7 @@ from rpgmt.visualize import write_caption
 
 
 class Classification(Head):
-    """Logits of an image's class: the mean of the prediction's cells; cross-entropy; accuracy.
+    """Logits of an image's class: the mean of the prediction's cells; cross-entropy; accuracy, and its mean over the classes.
 
     The mean of maps, and not of features, keeps a map of where in the image each class was seen (Lin et al., Network in
     Network, arXiv 1312.4400, section 3.2), which the next stage is given as it is.
@@ -30,7 +30,7 @@ class Classification(Head):
     """
 
     higher: Mapping[str, bool] = {"accuracy": True, "mean_accuracy": True}
-    main = score = "accuracy"
+    main, score = "accuracy", "mean_accuracy"  # which does not grow where all are taken for the most frequent class
     detailed = True
     figure = "probability of the true class"
 

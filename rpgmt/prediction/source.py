@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from rpgmt.data.image_headers import read_file, size_of_bytes
 from rpgmt.data.images import decode_image
 from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
 
 ImageLike = str | Path | bytes | bytearray | memoryview | NDArray[np.uint8] | PIL.Image.Image
 """A path, an encoded file's bytes, uint8 (H, W, 3), RGB, or an image of Pillow, as it lies: a note to turn it is not obeyed."""
-
-_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
-_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,12 @@ class SourceImage:
         if isinstance(image, bytes | bytearray | memoryview):
             name, data = "image", bytes(image)
         elif isinstance(image, str | Path):
-            name = str(image)
-            try:
-                data = Path(image).read_bytes()
-            except OSError as error:
-                raise UserError(f"{name}: the image cannot be read: {error.strerror}") from error
+            name, data = str(image), read_file(image)
         else:
             raise UserError(
                 f"the image is a {type(image).__name__}: give a path, bytes, uint8 (H, W, 3), or an image of Pillow"
             )
-        return cls(name, *(size or _upright_size(data, name)), data)
+        return cls(name, *(size or size_of_bytes(data, name)), data)
 
     @property
     def entry(self) -> Entry:
@@ -93,16 +85,3 @@ class SourceImage:
             UserError: the file is broken.
         """
         return self.read(self.entry)
-
-
-def _upright_size(data: bytes, name: str) -> tuple[int, int]:
-    try:
-        with PIL.Image.open(io.BytesIO(data)) as header:
-            width, height = header.size
-            if header.format == "TIFF":  # `size` may be that of the turned picture already
-                tags: Any = header
-                width, height = tags.tag_v2[_TIFF_WIDTH], tags.tag_v2[_TIFF_HEIGHT]
-            turned: Any = header.getexif().get(_EXIF_ORIENTATION)
-    except (OSError, ValueError, KeyError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not an image that can be read") from error
-    return (height, width) if turned in _SIDEWAYS else (width, height)

@@ -503,6 +503,14 @@ def test_classification_by_hand() -> None:
     assert (total.item(), count.item()) == (pytest.approx(2 * right + 2 * wrong), 4)
 
 
+def test_the_score_of_classes_does_not_hide_that_all_are_taken_for_the_most_frequent() -> None:
+    head, batch = Classification("scene", SCENES), {"scene": torch.tensor([0] * 9 + [1])}
+    output = head.constant([batch]).expand(10, 3, 2, 2)
+    metrics = head.metrics([head.measure(output, batch)])
+    assert metrics["accuracy"] == 0.9
+    assert metrics[head.score] == 0.5
+
+
 def test_key_points_of_perfect_maps_are_perfect_in_coco_and_pck(people: MultiTaskCrops) -> None:
     head, batch = _keypoints(people), _all(people)
     metrics = head.metrics([head.measure(_perfect(head, batch), batch)])

@@ -118,7 +118,7 @@ def record(val: dict[str, float | None], bank: int, fixed: int, stages: int = 2)
 
 
 def kind(accuracy: float | None) -> dict[str, float | None]:
-    return {"kind.accuracy": accuracy, "kind.mean_accuracy": 0.5, "score": accuracy}
+    return {"kind.accuracy": accuracy, "kind.mean_accuracy": 0.5, "score": 0.5}
 
 
 def normals(mean: float, within_30: float) -> dict[str, float | None]:
@@ -168,7 +168,7 @@ def test_single_task_networks_are_summed_up(report: Report) -> None:
     assert together.figures[0]["bytes"] == 1200
     assert together.figures[0]["macs"] == 14
     assert together.figures[0]["seconds"] == 5
-    assert [together.figures[seed]["score"] for seed in (0, 1)] == [pytest.approx(0.45), pytest.approx(0.3)]
+    assert [together.figures[seed]["score"] for seed in (0, 1)] == [pytest.approx(0.45), pytest.approx(0.55)]
     assert together.figures[0]["stage_1/normals.mean"] == 20
 
 
@@ -201,7 +201,7 @@ def test_without_single_task_networks_there_is_no_delta(tmp_path: Path) -> None:
     (accuracy,) = report.grids()
     assert accuracy.title == "accuracy, made up, seed 3"
     assert list(accuracy.columns) == ["network", "kind.accuracy ↑", "score ↑"]
-    assert list(accuracy.rows[0]) == ["constant", "0.600", "0.600"]
+    assert list(accuracy.rows[0]) == ["constant", "0.600", "0.500"]
     report.write(tmp_path, {})
     assert json.loads((tmp_path / "benchmark.json").read_text())["baseline"] is None
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.coco.keypoint_names import side_and_part
 from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.mirror_classes import Mirror
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
@@ -75,14 +76,30 @@ class LabelCount:
 
 
 def check_sides(labelled: MultiTaskSet, findings: Findings) -> None:
-    """Notes of classes with a side, left or right, that no mirror image exchanges."""
-    for name, kind in labelled.maps.items():
-        swapped = {index for pair in kind.swaps for index in pair}
-        for index, text in enumerate(kind.classes):
-            if side_and_part(text)[0] and index not in swapped:
-                findings.note(
-                    "classes with a side that no mirror image exchanges: give `kind: parts`, `swaps`", f"{name}: {text}"
-                )
+    """What a mirror image does to classes with a side, left or right."""
+    classes = {**{name: kind.classes for name, kind in labelled.maps.items()}, **labelled.classes}
+    for name, texts in classes.items():
+        report_mirror(labelled.mirror(name), texts, f"{name}: ", findings)
+
+
+def report_mirror(mirror: Mirror, classes: Sequence[str], what: str, findings: Findings) -> None:
+    """Says which classes are exchanged, which keep their label although they have a side, and of which nobody knows.
+
+    Args:
+        mirror: what a mirror image does to them.
+        classes: their names.
+        what: begins each example.
+        findings: is told.
+    """
+    for text in mirror.unknown:
+        findings.refuse("classes with a side and no mirror image: give `swaps` or --swaps, or --flip 0", f"{what}{text}")
+    pairs = ", ".join(f"{classes[left]}/{classes[right]}" for left, right in mirror.swaps)
+    if pairs:
+        findings.fact(f"{what}mirror images exchange {pairs}" + (", by their names" if mirror.by_names else ""))
+    swapped = mirror.partners
+    for number, text in enumerate(classes):
+        if side_and_part(text)[0] and number not in swapped and text not in mirror.unknown:
+            findings.note("classes with a side that no mirror image exchanges: see `swaps`", f"{what}{text}")
 
 
 def note_shares(shares: Mapping[str, float], what: str, of: str, findings: Findings) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rpgmt.data.catalog import IMAGE_SETS, read_multitask_set, read_people
 from rpgmt.data.check import people as people_checks
-from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance
+from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance, report_mirror
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
 from rpgmt.data.check.recognition import Recognised, recognise
@@ -23,7 +23,9 @@ from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
-from rpgmt.data.images import IMAGE_SUFFIXES
+from rpgmt.data.image_headers import image_size
+from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
+from rpgmt.data.mirror_classes import mirror_of
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.sets.image_classes import ImageSet
 from rpgmt.errors import UserError
@@ -275,6 +277,7 @@ class _Examination:
         counts = np.bincount(found.labels, minlength=len(found.classes)).tolist()
         self.report.counts[self.split] = {"images": len(found.labels), "classes": len(found.classes)}
         note_balance(dict(zip(found.classes, counts, strict=True)), self.split, self.findings)
+        report_mirror(mirror_of(found.classes), found.classes, "", self.findings)
         if not isinstance(found.images, list):
             return {}
         files = [(path, partial(_decode, path)) for path in found.images]
@@ -300,7 +303,4 @@ def _with_areas(document: Any) -> Any:
 
 
 def _decode(path: Path) -> Any:
-    from rpgmt.data.convert.image_files import image_size
-    from rpgmt.data.images import read_image_file
-
     return read_image_file(path, *image_size(path))

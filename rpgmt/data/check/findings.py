@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from rpgmt.errors import one_line
+
 EXAMPLES = 3
 """How many of a kind are shown."""
 
@@ -45,12 +47,13 @@ class Findings:
 
     def fact(self, text: str) -> None:
         """A note that is no case of something."""
+        text = one_line(text)
         self._found.setdefault((text, False), Finding(text, False))
 
     def _add(self, title: str, refused: bool, example: str) -> None:
         finding = self._found.setdefault((title, refused), Finding(title, refused))
         finding.count += 1
-        text = " ".join(example.split())
+        text = one_line(example)
         if len(finding.examples) < EXAMPLES and text not in finding.examples:
             finding.examples.append(text)
 

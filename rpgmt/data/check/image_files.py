@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rpgmt.data.check.findings import Findings
+from rpgmt.data.image_headers import read_file, stored_header
 from rpgmt.errors import UserError
 
 Case = tuple[bool, str, str]
@@ -66,11 +67,11 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
 
 def _look(path: Path, read: Callable[[], Any]) -> tuple[bytes | None, list[Case]]:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return None, [(True, "images that are missing or cannot be read", f"{path}: {error.strerror}")]
+        data = read_file(path)
+    except UserError as error:
+        return None, [(True, "images that are missing or cannot be read", str(error))]
     cases: list[Case] = []
-    short = "image files that end too early" if _cut_short(data) else ""  # which OpenCV 5 refuses, and 4 fills up with grey
+    short = "image files that end too early" if _cut_short(data) else ""
     try:
         read()
     except UserError as error:
@@ -93,12 +94,9 @@ def _peculiarities(data: bytes) -> Iterator[str]:
             yield "images of 16 bits (training sees the upper 8)"
         if data[25] in (4, 6):
             yield "images with transparency (training does not see it)"
-    if data.startswith(b"\xff\xd8") and b"Exif\0\0" in data[:65536]:
-        from PIL import Image
-
-        with Image.open(io.BytesIO(data)) as image:
-            if image.getexif().get(274, 1) != 1:
-                yield "images that their camera says to turn (the size of their entry decides)"
+    header = stored_header(io.BytesIO(data))
+    if header is not None and header.orientation != 1:
+        yield "images that their camera says to turn (as the size of their entry says, and upright where it does not)"
 
 
 @contextmanager

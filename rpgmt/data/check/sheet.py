@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from rpgmt.data.check.examination import Readable, Report
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.mirror_classes import Mirror, mirror_of
 from rpgmt.data.multitask_crops import MultiTaskCrops
 from rpgmt.data.pose_crops import PoseCrops
 from rpgmt.data.sets.image_classes import ImageSet
@@ -44,7 +47,9 @@ def write_sheet(path: Path, report: Report, size: tuple[int, int] = (192, 256)) 
     Raises:
         UserError: no split can be read.
     """
-    rows = next((rows for labelled in report.sets.values() if (rows := list(_rows(labelled, size)))), [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the check has said it
+        rows = next((rows for labelled in report.sets.values() if (rows := list(_rows(labelled, size)))), [])
     if not rows:
         raise UserError(f"{report.recognised.root}: nothing can be drawn, as no split can be read")
     titles = COLUMNS if len(rows[0]) == len(COLUMNS) else CLASS_COLUMNS[: len(rows[0])]
@@ -68,6 +73,8 @@ def _rows(labelled: Readable, size: tuple[int, int]) -> Iterator[list[Image]]:
             yield _row(samples, "keypoints", labelled.keypoints, caption)
     else:
         names = list(labelled.names)
+        known = {name: Mirror(swaps=labelled.mirror(name).swaps) for name in (*labelled.maps, *labelled.classes)}
+        labelled = dataclasses.replace(labelled, mirrors=known)  # it is drawn in any case, and said before what is not known
         several = [MultiTaskCrops(labelled, names, size, augment=augment) for augment in (None, MIRROR, Augmentation())]
         for index, samples in _samples(several, max(2, 2 * SHOWN // len(names)) if names else SHOWN):
             file = labelled.regions.regions[index].image.get("file_name", "")
@@ -114,11 +121,11 @@ def _class_rows(labelled: ImageSet, size: tuple[int, int]) -> Iterator[list[Imag
         yield from ([write_caption(labelled.images[index], labelled.classes[labelled.labels[index]])] for index in chosen)
         return
     side = min(size), min(size)
-    plain, mirror, changed = (
-        classified_images(labelled, "images", side, augment=augment, seed=0)
-        for augment in (None, ImageAugmentation(flip=1.0, smallest=1.0), ImageAugmentation())
-    )
+    classes = labelled.classes
+    swaps = tuple((classes[left], classes[right]) for left, right in mirror_of(classes).swaps)
+    mirrored, changes = ImageAugmentation(flip=1.0, swaps=swaps, smallest=1.0), ImageAugmentation(swaps=swaps)
+    ways = [classified_images(labelled, "images", side, augment=augment, seed=0) for augment in (None, mirrored, changes)]
     for index in chosen:
-        caption = labelled.classes[labelled.labels[index]]
         with contextlib.suppress(UserError):
-            yield [write_caption(plain.picture(index), caption), mirror.picture(index), changed.picture(index)]
+            samples = [images[0, index] for images in ways]
+            yield [write_caption(sample["image"], classes[sample["label"]]) for sample in samples]

@@ -10,15 +10,16 @@ import numpy as np
 
 from rpgmt.data.coco.annotations import AREA_RULE
 from rpgmt.data.coco.skeletons import KeypointSet
+from rpgmt.data.image_headers import image_size
 from rpgmt.data.images import check_files
 from rpgmt.data.regions import Box
-from rpgmt.errors import UserError
 
 
 def image_entries(folder: Path, names: Sequence[str], source: str) -> list[dict[str, Any]]:
     """An entry of a document's `images` for each file; ids count from 1.
 
-    The sizes come from the files' headers, a fraction of a millisecond each: formats other than COCO's do not give them.
+    The sizes come from the files' headers, a fraction of a millisecond each: formats other than COCO's do not give them. They
+    are those of the upright pictures.
 
     Args:
         folder: of the images.
@@ -28,16 +29,10 @@ def image_entries(folder: Path, names: Sequence[str], source: str) -> list[dict[
     Raises:
         UserError: an image is missing or none.
     """
-    from PIL import Image
-
     check_files(folder, names, source)
     entries = []
     for number, name in enumerate(names, 1):
-        try:
-            with Image.open(folder / name) as image:
-                width, height = image.size
-        except OSError as error:
-            raise UserError(f"{folder / name}: not an image that can be read") from error
+        width, height = image_size(folder / name)
         entries.append({"id": number, "file_name": name, "width": width, "height": height})
     return entries
 

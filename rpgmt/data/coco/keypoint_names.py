@@ -10,13 +10,18 @@ _WORDS = re.compile(r"[A-Z](?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _GLUED = re.compile(r"(left|right)(.*)|(.*?)(left|right)")
 
 
+def name_words(name: str) -> list[str]:
+    """The words of a name in snake_case, camelCase or with spaces, in lower case."""
+    return [word.lower() for word in _WORDS.findall(name)]
+
+
 def side_and_part(name: str) -> tuple[str, str]:
     """A name's side ("left", "right" or "") and the rest, in lower case without separators.
 
     `left_wrist`, `Left Wrist`, `l_wrist`, `wrist-L` and `LWrist` are all ("left", "wrist"). The letters l and r count as
     sides at either end of the name only, and a name with two sides has none.
     """
-    words = [word.lower() for word in _WORDS.findall(name)]
+    words = name_words(name)
     sides, rest = [], []
     for place, word in enumerate(words):
         glued = _GLUED.fullmatch(word)

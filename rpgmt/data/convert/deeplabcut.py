@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt.config.yaml_files import load_yaml
-from rpgmt.data.convert.image_files import ImageFinder, Placer, image_size
+from rpgmt.data.convert.image_files import ImageFinder, Placer
 from rpgmt.data.convert.labels import ALL, Part, Point, box_round, category, count_text, flat_name
+from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
 
 _SCORER = "rpgmt"

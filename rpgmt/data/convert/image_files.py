@@ -63,21 +63,6 @@ class ImageFinder:
         return self._below
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels, from the file's header.
-
-    Raises:
-        UserError: it is not an image.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not an image that can be read") from error
-
-
 def images_below(folder: Path) -> list[Path]:
     """All image files in a folder and those below it, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())

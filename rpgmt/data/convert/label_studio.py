@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 from xml.sax.saxutils import quoteattr
 
 from rpgmt.data.coco.annotations import are_numbers, read_json
-from rpgmt.data.convert.image_files import ImageFinder, Placer, image_size, near
+from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import (
     DIGITS,
     Part,
@@ -31,6 +31,7 @@ from rpgmt.data.convert.labels import (
     split_of,
     the_category,
 )
+from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
 
 _HIDDEN = ("hidden", "occluded")

@@ -20,9 +20,10 @@ from typing import Any
 import cv2
 
 from rpgmt.data.coco.annotations import read_json
-from rpgmt.data.convert.image_files import ImageFinder, Placer, image_size
+from rpgmt.data.convert.image_files import ImageFinder, Placer
 from rpgmt.data.convert.labels import Part, Point, box_round, category, count_text, pairs_by_name, safe_name, split_of
 from rpgmt.data.convert.labels import flip_pairs as pairs_of
+from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
 
 

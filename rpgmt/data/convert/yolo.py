@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from rpgmt.config.yaml_files import load_yaml
-from rpgmt.data.convert.image_files import Placer, image_size, images_below
+from rpgmt.data.convert.image_files import Placer, images_below
 from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, read_text, safe_name
+from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
 
 _LEAST = 0.5 / 10**DIGITS

@@ -11,15 +11,19 @@ from pydantic import Field, PlainValidator
 
 from rpgmt.config.validation import config_class, from_dict
 from rpgmt.data.dense.label_maps import IGNORE, Kind, LabelMap
+from rpgmt.data.mirror_classes import Mirror, mirror_of
 
 _OWN = {  # keys of a map that have a meaning for some kinds only
     "classes": ("classes", "parts"),
     "ignore": ("classes", "parts"),
     "instances": ("classes",),
-    "swaps": ("parts",),
+    "swaps": ("classes", "parts"),
     "unit": ("depth",),
     "negate": ("normals",),
 }
+
+Pairs = tuple[tuple[str, str], ...]
+_SWAPS = Field(description="pairs of classes that a mirror image exchanges; null: those whose names say left and right")
 
 
 @config_class
@@ -33,7 +37,7 @@ class MapFiles:
     instances: Annotated[
         bool, Field(description="numbers count people or things: 0 is the first class, all else the second")
     ] = False
-    swaps: Annotated[tuple[tuple[str, str], ...], Field(description="pairs of classes that a mirror image exchanges")] = ()
+    swaps: Annotated[Pairs | None, _SWAPS] = None
     unit: Annotated[float, Field(gt=0, description="metres of one step of depth")] = 1.0
     negate: Annotated[
         tuple[Literal["x", "y", "z"], ...],
@@ -48,17 +52,15 @@ class MapFiles:
             _check_classes(self.classes)
         if self.instances and len(self.classes) != 2:
             raise ValueError(f"`classes` has {len(self.classes)} names: with `instances` give two, e.g. [background, person]")
-        swapped = [name for pair in self.swaps for name in pair]
-        for name in swapped:
-            if name not in self.classes:
-                raise ValueError(f"`swaps` names {name!r}, which is not in `classes`: give pairs of classes")
-            if swapped.count(name) > 1:
-                raise ValueError(f"`swaps` names {name!r} twice: a class has one mirror image")
+        _ = self.mirror
+
+    @property
+    def mirror(self) -> Mirror:
+        return mirror_of(self.classes, self.swaps)
 
     @property
     def label_map(self) -> LabelMap:
-        swaps = tuple((self.classes.index(left), self.classes.index(right)) for left, right in self.swaps)
-        return LabelMap(kind=self.kind, classes=self.classes, swaps=swaps)
+        return LabelMap(kind=self.kind, classes=self.classes, swaps=self.mirror.swaps)
 
 
 @config_class
@@ -67,9 +69,15 @@ class ClassFile:
 
     file: Annotated[str, Field(min_length=1, description="the CSV file; {split} becomes train or val")]
     classes: Annotated[tuple[str, ...], Field(description="names of the classes")]
+    swaps: Annotated[Pairs | None, _SWAPS] = None
 
     def __post_init__(self) -> None:
         _check_classes(self.classes)
+        _ = self.mirror
+
+    @property
+    def mirror(self) -> Mirror:
+        return mirror_of(self.classes, self.swaps)
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

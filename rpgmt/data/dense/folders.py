@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from rpgmt.config.validation import from_dict
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.coco.entries import image_entries
 from rpgmt.data.coco.people import CocoPeople
-from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
-from rpgmt.data.dense.label_map_files import Size, as_classes, as_depth, as_normals, open_array
+from rpgmt.data.dense.dataset_yaml import ClassFile, FolderSet, MapFiles
+from rpgmt.data.dense.label_files import LabelFiles, label_paths, stem
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
@@ -41,7 +42,7 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
           depth: {folder: "depth/{split}", kind: depth, unit: 0.001}    # braces within braces want quotes
           normals: {folder: "normals/{split}", kind: normals, negate: [y, z]}
         classes:
-          scene: {file: "scenes_{split}.csv", classes: [indoor, outdoor]}
+          gaze: {file: "gaze_{split}.csv", classes: [ahead, aside_a, aside_b], swaps: [[aside_a, aside_b]]}
 
     Only `images` is needed. Paths are relative to the file, and {split} stands for the split. A label belongs to the image
     whose file has the same name up to the suffix, and an image without one lacks that label:
@@ -75,16 +76,11 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
     else:
         people = CocoPeople.from_files(place(settings.keypoints), folder)
         regions = people.regions
-    entries = [region.image for region in regions.regions]
-    maps = {key: _Maps(place(files.folder), files) for key, files in settings.maps.items()}
-    for key, reader in maps.items():
-        if not any(reader.path(entry) for entry in entries):
-            raise UserError(
-                f"{reader.folder}: no label {key} for any of {folder}'s images: looked for {_stem(entries[0])}.npy, "
-                f"{_stem(entries[0])}.png and so on; leave `{key}` out if there are none"
-            )
-    classes = {key: _labels(place(file.file), file.classes, entries) for key, file in settings.classes.items()}
+    entries = list({region.image["id"]: region.image for region in regions.regions}.values())
+    maps = {key: _label_files(place(files.folder), files, key, entries, folder) for key, files in settings.maps.items()}
+    classes = {key: _labels(place(file.file), file, entries) for key, file in settings.classes.items()}
     labels = _Labels(maps, classes)
+    _note_what_lacks_labels(name, labels, entries)
     return MultiTaskSet(
         regions=regions,
         people=people,
@@ -92,6 +88,11 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         read_maps=labels.read_maps,
         classes={key: file.classes for key, file in settings.classes.items()},
         read_classes=labels.read_classes,
+        mirrors={
+            **{key: files.mirror for key, files in settings.maps.items()},
+            **{key: file.mirror for key, file in settings.classes.items()},
+        },
+        way=f"`swaps` in {path.name}",
     )
 
 
@@ -119,7 +120,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Labels:
-    maps: dict[str, _Maps]
+    maps: dict[str, LabelFiles]
     classes: dict[str, dict[str, int]]
 
     def read_maps(self, entry: Entry, names: Collection[str]) -> dict[str, NDArray]:
@@ -128,61 +129,28 @@ class _Labels:
         return {name: self.maps[name].read(path, size) for name, path in paths.items() if path}
 
     def read_classes(self, entry: Entry) -> dict[str, int]:
-        return {name: known[_stem(entry)] for name, known in self.classes.items() if _stem(entry) in known}
+        return {name: known[key] for name, known in self.classes.items() if (key := stem(entry["file_name"])) in known}
 
 
-@dataclass(frozen=True)
-class _Maps:
-    folder: Path
-    files: MapFiles
-
-    def path(self, entry: Entry) -> Path | None:
-        paths = (self.folder / (_stem(entry) + suffix) for suffix in (".npy", ".png"))
-        return next((path for path in paths if path.is_file()), None)
-
-    def read(self, path: Path, size: Size) -> NDArray:
-        files = self.files
-        values = open_array(path) if path.suffix == ".npy" else _read_png(path)
-        if files.kind == "depth":
-            return as_depth(values, size, path, files.unit)
-        if files.kind == "normals":
-            if path.suffix == ".png":
-                values = _from_colours(values)
-            signs = np.array([-1.0 if axis in files.negate else 1.0 for axis in "xyz"], np.float32)
-            return as_normals(values, size, path) * signs
-        advice = "name all of them in `classes`, or give `ignore` the number of pixels without a label"
-        count = len(files.classes)
-        return as_classes(values, size, count, path, advice=advice, ignore=files.ignore, instances=files.instances)
+def _label_files(folder: Path, files: MapFiles, key: str, entries: Sequence[Entry], images: Path) -> LabelFiles:
+    """The files of the label `key`, and a note of classes that none of them has."""
+    first = stem(entries[0]["file_name"])
+    found = LabelFiles(folder, files, label_paths(folder, [stem(entry["file_name"]) for entry in entries]))
+    if not found.paths:
+        raise UserError(
+            f"{folder}: no label {key} for any of {images}'s images: looked for {first}.npy, {first}.png and so on; "
+            f"leave `{key}` out if there are none"
+        )
+    if files.classes and (text := found.absent_classes(entries)):
+        warnings.warn(text, stacklevel=3)
+    return found
 
 
-def _stem(entry: Entry) -> str:
-    """The name of an image's file without the suffix; with the folder, where it lies in one below that of the images."""
-    return str(Path(entry["file_name"]).with_suffix(""))
-
-
-def _read_png(path: Path) -> NDArray:
-    """The numbers in a PNG file: of one with a palette, its indices."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: not an image that can be read") from error
-
-
-def _from_colours(values: NDArray) -> NDArray[np.float32]:
-    """Vectors from colours 0 to 255; what is far from unit length, as black and grey are, becomes 0."""
-    vectors = values.astype(np.float32) / np.float32(127.5) - np.float32(1)
-    length = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
-    return np.where((length > 0.5) & (length < 1.5), vectors, np.float32(0))
-
-
-def _labels(path: Path, classes: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
+def _labels(path: Path, file: ClassFile, entries: Sequence[Entry]) -> dict[str, int]:
     """The classes in a CSV file, as numbers, by the images' names without their suffix."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+        with path.open(encoding="utf-8-sig", newline="") as opened:
+            reader = csv.DictReader(opened)
             if missing := {"image", "class"} - set(reader.fieldnames or ()):
                 raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
             rows = [(reader.line_num, row["image"], row["class"]) for row in reader]
@@ -190,16 +158,40 @@ def _labels(path: Path, classes: Sequence[str], entries: Sequence[Entry]) -> dic
         raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    stems = {name: _stem(entry) for entry in entries for name in (_stem(entry), entry["file_name"])}
+    stems = {name: stem(entry["file_name"]) for entry in entries for name in (stem(entry["file_name"]), entry["file_name"])}
     found: dict[str, int] = {}
+    unknown = []
     for line, image, name in rows:
-        if image not in stems:  # the file may be for more images than these
+        key = stems.get(image) or stems.get(_without_suffix(image))
+        if key is None:
+            unknown.append(f"line {line}: {image}")
             continue
-        if name not in classes:
-            raise UserError(f"{path}, line {line}: class {name!r} is none of {', '.join(classes)}")
-        if stems[image] in found:
+        if name not in file.classes:
+            raise UserError(f"{path}, line {line}: class {name!r} is none of {', '.join(file.classes)}")
+        if key in found:
             raise UserError(f"{path}, line {line}: image {image} stands twice: give each image one class")
-        found[stems[image]] = classes.index(name)
+        found[key] = file.classes.index(name)
     if not found:
         raise UserError(f"{path}: names none of the images: give their files' names, e.g. {entries[0]['file_name']}")
+    if unknown and "{split}" in file.file:  # else it is for more images than these
+        warnings.warn(f"{path}: {len(unknown)} of {len(rows)} rows name none of the images, e.g. {unknown[0]}", stacklevel=3)
+    absent = [name for number, name in enumerate(file.classes) if number not in found.values()]
+    if absent:
+        warnings.warn(f"{path}: no image of {', '.join(absent)}", stacklevel=3)
     return found
+
+
+def _without_suffix(image: str | None) -> str:
+    """An image's name as people write it in tables: with the suffix in capitals, or with ./ before it."""
+    text = (image or "").strip().replace("\\", "/").removeprefix("./")
+    return stem(text) if text.lower().endswith(IMAGE_SUFFIXES) else text
+
+
+def _note_what_lacks_labels(name: str, labels: _Labels, entries: Sequence[Entry]) -> None:
+    """Says, in one line, how many images lack which label."""
+    known: dict[str, Collection[str]] = {**{key: files.paths for key, files in labels.maps.items()}, **labels.classes}
+    stems = {stem(entry["file_name"]): entry["file_name"] for entry in entries}
+    lacking = {key: [file for own, file in stems.items() if own not in of] for key, of in known.items()}
+    parts = [f"{key} {len(files)} of {len(stems)}, e.g. {files[0]}" for key, files in lacking.items() if files]
+    if parts:
+        warnings.warn(f"{name}: images without a label: {'; '.join(parts)}", stacklevel=3)

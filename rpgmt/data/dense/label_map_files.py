@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rpgmt.data.dense.label_maps import IGNORE
+from rpgmt.data.image_headers import read_file, stored_header, upright
 from rpgmt.errors import UserError
 
 Size = tuple[int, int]
@@ -29,6 +31,40 @@ def open_array(path: Path) -> NDArray:
     if array.dtype.kind not in "buif":
         raise UserError(f"{path}: the array is of {array.dtype}: give one of numbers")
     return array
+
+
+def read_png(path: Path, size: Size, *, colours: bool = False) -> NDArray:
+    """The numbers in a PNG file, upright: of one with a palette, its indices.
+
+    Args:
+        path: of the file.
+        size: of its image, which is compared before anything is decoded.
+        colours: it is to have red, green and blue; else it is to have none.
+
+    Raises:
+        UserError: not a PNG file, broken, of another size, or with colours where there are to be numbers.
+    """
+    from PIL.PngImagePlugin import PngImageFile
+
+    data = read_file(path)
+    header = stored_header(io.BytesIO(data))
+    stored = (header.height, header.width) if header else size
+    if size not in (stored, header.size[::-1] if header else size):
+        raise UserError(f"{path}: the map is {_text(stored)} and is to be {_text(size)}, height × width: {_OWN_SIZE}")
+    try:
+        with PngImageFile(io.BytesIO(data)) as image:  # not `Image.open`, which knows other formats and refuses large images
+            if not colours and len(image.getbands()) > 1:
+                raise UserError(f"{path}: an image of colours ({image.mode}): give numbers, as grey or with a palette")
+            values = np.array(image)
+    except UserError:
+        raise
+    except Exception as error:  # whatever Pillow makes of broken bytes
+        raise UserError(f"{path}: not an image that can be read as PNG: {error}") from error
+    turned = upright(values, header.orientation) if header else values
+    return turned if turned.shape[:2] == size else values
+
+
+_OWN_SIZE = "give maps of their image's size"
 
 
 def as_classes(
@@ -118,7 +154,7 @@ def _fit(values: NDArray, size: Size, channels: int, path: Path) -> NDArray:
     if values.shape != wanted:
         raise UserError(
             f"{path}: the map is {_text(values.shape)} and is to be {_text(wanted)}, height × width"
-            f"{'' if channels == 1 else ' × channels'}: give maps of their image's size"
+            f"{'' if channels == 1 else ' × channels'}: {_OWN_SIZE}"
         )
     if not np.isfinite(values).all():
         raise UserError(f"{path}: holds {values[~np.isfinite(values)][0]}: give -1 (classes) or 0 where there is no label")

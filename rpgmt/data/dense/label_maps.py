@@ -107,7 +107,7 @@ def _as_seen(values: NDArray, kind: LabelMap, to_image: NDArray) -> NDArray:
         turned[..., :2] = values[..., :2] @ (linear * shrink_factor(to_image)).astype(np.float32)
         return turned
     values = values.astype(np.int16)
-    if kind.swaps and _mirrors(to_image):
+    if kind.swaps and mirrors(to_image):
         order = np.arange(-1, max(len(kind.classes), 1 + max(map(max, kind.swaps))))  # looked up at the class + 1
         for left, right in kind.swaps:
             order[[left + 1, right + 1]] = right, left
@@ -115,6 +115,7 @@ def _as_seen(values: NDArray, kind: LabelMap, to_image: NDArray) -> NDArray:
     return values
 
 
-def _mirrors(to_image: NDArray) -> bool:
+def mirrors(to_image: NDArray) -> bool:
+    """Whether an affine (2, 3) of a crop makes a mirror image."""
     (a, b, _), (c, d, _) = to_image.tolist()
     return math.copysign(1, a * d - b * c) < 0

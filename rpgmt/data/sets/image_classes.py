@@ -6,6 +6,7 @@ A set of small images is one array in memory; larger ones are files that are dec
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -30,11 +31,13 @@ class ImageSet:
         classes: names of the classes, from number 0 on.
         labels: int64 (n,), each image's class.
         images: uint8 (n, H, W, 3), RGB; or n paths of image files.
+        name: of the set, for messages.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     images: np.ndarray | list[Path]
+    name: str = "images"
 
 
 def read_cifar10(root: Path, split: str) -> ImageSet:
@@ -82,7 +85,7 @@ def read_cifar10_jpeg(root: Path, split: str) -> ImageSet:
     cache = root / f"decoded_{split}_{hashlib.sha256(listing.encode()).hexdigest()[:16]}.npy"
     if cache.is_file():
         with contextlib.suppress(ValueError, EOFError):  # what is damaged is made anew
-            return ImageSet(files.classes, files.labels, np.load(cache))
+            return dataclasses.replace(files, images=np.load(cache))
     pixels = np.stack([read_image_file(path, CIFAR_SIZE, CIFAR_SIZE) for path in files.images])
     part = cache.with_name(f"{cache.name}.{os.getpid()}.part")
     try:
@@ -93,7 +96,7 @@ def read_cifar10_jpeg(root: Path, split: str) -> ImageSet:
             old.unlink()
     except OSError:  # a folder that nobody may write to, or a full disk: it works without
         part.unlink(missing_ok=True)
-    return ImageSet(files.classes, files.labels, pixels)
+    return dataclasses.replace(files, images=pixels)
 
 
 def read_folder(root: Path, split: str) -> ImageSet:
@@ -117,4 +120,4 @@ def read_folder(root: Path, split: str) -> ImageSet:
             raise UserError(f"{folder / name}: no images: give files that end with {', '.join(IMAGE_SUFFIXES)}")
         files += [folder / name / file for file in own]
         labels += [number] * len(own)
-    return ImageSet(tuple(names), np.array(labels, np.int64), files)
+    return ImageSet(tuple(names), np.array(labels, np.int64), files, str(folder))

@@ -16,6 +16,7 @@ from rpgmt.data.augmentation import Augmentation
 from rpgmt.data.catalog import read_multitask_set
 from rpgmt.data.dense.dataset_yaml import ClassFile, FolderSet, MapFiles
 from rpgmt.data.dense.folders import read_folders
+from rpgmt.data.dense.label_files import LabelFiles
 from rpgmt.data.dense.label_map_files import as_depth, as_normals
 from rpgmt.data.multitask_crops import MultiTaskCrops
 from rpgmt.data.multitask_set import MultiTaskSet
@@ -26,6 +27,8 @@ from rpgmt.synthetic.files import write_split
 from rpgmt.synthetic.labels import SWAPS, synthetic_labels
 
 HEIGHT, WIDTH = 6, 9
+LACKING = pytest.mark.filterwarnings("ignore:.*images without a label")
+"""Sets of two images where one label is enough."""
 
 SCENES = f"""
 images: images/{{split}}
@@ -118,6 +121,7 @@ def test_images_alone(tmp_path: Path) -> None:
     assert list(sample) == ["image", "to_image", "index"]
 
 
+@LACKING
 @pytest.mark.parametrize("form", ["8 bits", "16 bits", "palette", "npy", "float npy"])
 def test_classes(tmp_path: Path, form: str) -> None:
     values = NUMBERS.copy()
@@ -134,15 +138,18 @@ def test_classes(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(found, values)
 
 
+@LACKING
 def test_minus_one_is_always_ignored_and_npy_comes_first(tmp_path: Path) -> None:
     _png(tmp_path, "m/a0.png", NUMBERS)
     _npy(tmp_path, "m/a0.npy", NUMBERS.astype(int) - 1)
-    np.testing.assert_array_equal(_read(tmp_path, CLASSES), NUMBERS.astype(int) - 1)
-    np.testing.assert_array_equal(
-        _read(tmp_path, {**CLASSES, "ignore": 0}), np.where(NUMBERS == 1, -1, NUMBERS.astype(int) - 1)
-    )
+    with pytest.warns(UserWarning, match="no dog in the masks that were looked at, 1 of 1: they hold -1, 0, 1, of which -1 is"):
+        np.testing.assert_array_equal(_read(tmp_path, CLASSES), NUMBERS.astype(int) - 1)
+    with pytest.warns(UserWarning, match="no sky, dog in the masks"):
+        found = _read(tmp_path, {**CLASSES, "ignore": 0})
+    np.testing.assert_array_equal(found, np.where(NUMBERS == 1, -1, NUMBERS.astype(int) - 1))
 
 
+@LACKING
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, bool])
 def test_instances(tmp_path: Path, dtype: type) -> None:
     _png(tmp_path, "m/a0.png", NUMBERS.astype(dtype))
@@ -184,6 +191,7 @@ def test_normals(tmp_path: Path) -> None:
     np.testing.assert_allclose(known, 1, atol=1e-6)
 
 
+@LACKING
 def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
     _png(tmp_path, "m/a1.png", NUMBERS)
     labelled = read_folders(_write(tmp_path, {"maps": {"m": {"folder": "m", **CLASSES}}}), "train")
@@ -192,11 +200,13 @@ def test_missing_files_are_missing_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(crops[0, 1]["m"], NUMBERS)
 
 
+@LACKING
 def test_labels_of_whole_images(tmp_path: Path) -> None:
     scene = {"scene": {"file": "scenes_{split}.csv", "classes": ["indoor", "outdoor"]}}
     path = _write(tmp_path, {"classes": scene}, count=3)
     (tmp_path / "scenes_train.csv").write_text("class,image\noutdoor,a0.jpg\nindoor,a2\ncity,of another set\n")
-    labelled = read_folders(path, "train")
+    with pytest.warns(UserWarning, match=r"scenes_train\.csv: 1 of 3 rows name none of the images, e\.g\. line 4: of a"):
+        labelled = read_folders(path, "train")
     assert labelled.classes == {"scene": ("indoor", "outdoor")}
     crops = MultiTaskCrops(labelled, ("scene",), (WIDTH, HEIGHT))
     assert [crops[0, index]["scene"] for index in range(3)] == [1, -1, 0]
@@ -294,6 +304,7 @@ def test_what_is_wrong_in_a_csv_file(tmp_path: Path, text: str, message: str) ->
     assert "\n" not in str(error.value)
 
 
+@LACKING
 def test_what_is_wrong_in_a_file_of_labels(tmp_path: Path) -> None:
     advice = "name all of them in `classes`, or give `ignore` the number of pixels without a label"
     _png(tmp_path, "m/a0.png", NUMBERS + 1)
@@ -303,7 +314,7 @@ def test_what_is_wrong_in_a_file_of_labels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"m/a0\.png: the map is 5×9 and is to be 6×9"):
         _read(tmp_path, CLASSES)
     _png(tmp_path, "m/a0.png", np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(UserError, match=r"m/a0\.png: the map is 6×9×3 and is to be 6×9"):
+    with pytest.raises(UserError, match=r"m/a0\.png: an image of colours \(RGB\): give numbers, as grey or with a palette"):
         _read(tmp_path, CLASSES)
     _png(tmp_path, "m/a0.png", NUMBERS)
     with pytest.raises(UserError, match=r"m/a0\.png: the map is 6×9 and is to be 6×9×3"):
@@ -344,3 +355,90 @@ def test_numbers_that_a_label_cannot_be() -> None:
         as_depth(np.full((2, 2), 1e39), (2, 2), Path("d.npy"))
     long = as_normals(np.full((2, 2, 3), 1e25), (2, 2), Path("n.npy"))
     np.testing.assert_allclose(long, 3**-0.5, rtol=1e-6)
+
+
+# ---- masks that are not what the description says
+
+
+PERSON = {"kind": "classes", "classes": ["background", "person"]}
+BINARY = np.where(NUMBERS == 2, 255, 0).astype(np.uint8)
+
+
+@LACKING
+def test_a_class_that_no_mask_has_is_noted_with_the_numbers_that_are_there(tmp_path: Path) -> None:
+    """0/255 masks whose 255 is said to be no label, which would measure a perfect background."""
+    _png(tmp_path, "m/a0.png", BINARY)
+    _png(tmp_path, "m/a1.png", BINARY)
+    text = "m: no person in the masks that were looked at, 2 of 2: they hold 0, 255, of which 255 is `ignore`"
+    with pytest.warns(UserWarning, match=f"{text}; if that is the second class, give `instances: true` in place of `ignore`"):
+        _read(tmp_path, {**PERSON, "ignore": 255})
+    np.testing.assert_array_equal(_read(tmp_path, {**PERSON, "instances": True}), NUMBERS == 2)
+    with pytest.raises(UserError, match=r"holds class 255, and there are 2, 0 to 1: .* or `instances: true` where any number"):
+        _read(tmp_path, PERSON)
+    for name in ("m/a0.png", "m/a1.png"):
+        _png(tmp_path, name, np.full_like(BINARY, 255))
+    with pytest.raises(UserError, match="m: no class at all in the masks that were looked at, 2 of 2: they hold 255, of"):
+        _read(tmp_path, {**PERSON, "ignore": 255})
+
+
+def test_of_many_masks_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rpgmt.data.dense.label_files.LOOKED_AT", 3)
+    path = _write(tmp_path, {"maps": {"m": {"folder": "m", **CLASSES}}}, count=6)
+    for number in range(6):
+        _png(tmp_path, f"m/a{number}.png", np.minimum(NUMBERS, 1 + (number == 5)))
+    with pytest.warns(UserWarning, match="m: no dog in the masks that were looked at, 3 of 6: they hold 0, 1$"):
+        read_folders(path, "train")
+    _png(tmp_path, "m/a4.png", NUMBERS)
+    read_folders(path, "train")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_masks_of_colours_are_refused_and_those_with_one_bit_are_read(tmp_path: Path, mode: str) -> None:
+    for name in ("m/a0.png", "m/a1.png"):
+        _png(tmp_path, name, NUMBERS)
+        Image.open(tmp_path / name).convert(mode).save(tmp_path / name)
+    with pytest.raises(UserError, match=rf"a0\.png: an image of colours \({mode}\): give numbers, as grey or with a palette"):
+        _read(tmp_path, CLASSES)
+    for name in ("m/a0.png", "m/a1.png"):
+        Image.fromarray(BINARY).convert("1").save(tmp_path / name)
+    np.testing.assert_array_equal(_read(tmp_path, PERSON), NUMBERS == 2)
+    Image.fromarray(NUMBERS).save(tmp_path / "m/a0.png", format="JPEG")
+    with pytest.raises(UserError, match=r"a0\.png: not an image that can be read as PNG"):
+        _read(tmp_path, CLASSES)
+
+
+def test_names_in_capitals_are_found_and_what_lacks_a_label_is_said_once(tmp_path: Path) -> None:
+    scene = {"scene": {"file": "scenes.csv", "classes": ["in", "out"]}}
+    path = _write(tmp_path, {"maps": {"m": {"folder": "m", **CLASSES}}, "classes": scene}, count=5)
+    for name in ("a0.PNG", "a1.png", "a2.Png"):
+        _png(tmp_path, f"m/{name.lower()}", NUMBERS)
+        (tmp_path / "m" / name.lower()).rename(tmp_path / "m" / name)
+    (tmp_path / "scenes.csv").write_text("image,class\na0.JPG,in\n./a1.jpg,out\na2.png,in\na3,out\nanother,in\n")
+    with pytest.warns(UserWarning, match="without a label") as notes:
+        labelled = read_folders(path, "train")
+    text = r"set.yaml (train): images without a label: m 2 of 5, e.g. a3.jpg; scene 1 of 5, e.g. a4.jpg"
+    assert [str(note.message) for note in notes] == [f"{tmp_path}/{text}"]
+    crops = MultiTaskCrops(labelled, ("m", "scene"), (WIDTH, HEIGHT))
+    samples = [crops[0, index] for index in range(5)]
+    assert [(sample["m"] >= 0).all() for sample in samples] == [True, True, True, False, False]
+    assert [sample["scene"] for sample in samples] == [0, 1, 0, 1, -1]
+    _png(tmp_path, "m/a0.png", NUMBERS)
+    with pytest.raises(UserError, match=r"m: a0\.PNG and a0\.png are labels of one image: keep one of them"):
+        read_folders(path, "train")
+    (tmp_path / "m/a0.PNG").unlink()
+    (tmp_path / "scenes.csv").write_text("image,class\na0.jpg,in\n")
+    with (
+        pytest.warns(UserWarning, match=r"scenes\.csv: no image of out"),
+        pytest.warns(UserWarning, match=r"scene 4 of 5, e\.g\. a1\.jpg"),
+    ):
+        read_folders(path, "train")
+
+
+def test_a_mask_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    _png(tmp_path, "m/a0.png", NUMBERS)
+    data = bytearray((tmp_path / "m/a0.png").read_bytes())
+    data[16:24] = (60_000).to_bytes(4, "big") * 2
+    (tmp_path / "m/a0.png").write_bytes(data)
+    labels = LabelFiles(tmp_path, MapFiles(folder="m", kind="depth"), {})
+    with pytest.raises(UserError, match=r"a0\.png: the map is 60000×60000 and is to be 6×9"):
+        labels.read(tmp_path / "m/a0.png", (HEIGHT, WIDTH))
