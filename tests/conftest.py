@@ -6,8 +6,10 @@ import functools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives Python a folder of pytest's cache for bytecode, where it may write none beside the sources and torch has none.
+
+    Each process, those that tests start included, would otherwise compile all that it imports, which takes as long again.
+    """
+    torch, cache = find_spec("torch"), getattr(config, "cache", None)
+    if not sys.dont_write_bytecode or cache is None or not torch or not torch.origin:
+        return
+    if not Path(cache_from_source(torch.origin)).exists():
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(cache.mkdir("bytecode"))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 @pytest.fixture(scope="session")
