@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 import signal
@@ -57,6 +58,35 @@ def _folder(name: str, what: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {what}: {folder} is missing")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def draw_each_kind_of_curves_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process draw `curves.png` of a table that is like one of before, and only once.
+
+    Four fifths of a small training's time would be matplotlib's, for the same picture hundreds of times.
+    """
+    loop = sys.modules.get("rpgmt.engine.loop")
+    if loop is not None:
+        monkeypatch.setattr(loop, "plot_curves", functools.partial(_draw_once, loop.plot_curves))
+
+
+_drawn: dict[frozenset[str], Any] = {}
+"""Pictures by the columns that hold values."""
+
+
+def _draw_once(plot_curves: Callable[[Path, Path], None], metrics_csv: Path, path: Path) -> None:
+    import cv2
+
+    from rpgmt.visualize import save_png
+
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
+        columns = frozenset(column for row in csv.DictReader(file) for column, cell in row.items() if column and cell)
+    if columns in _drawn:
+        save_png(path, _drawn[columns])
+    else:
+        plot_curves(metrics_csv, path)
+        _drawn[columns] = cv2.imread(str(path))[:, :, ::-1]
 
 
 @pytest.fixture
