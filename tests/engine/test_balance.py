@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import sys
@@ -486,8 +487,10 @@ def test_a_checkpoint_of_before_still_loads(tmp_path: Path) -> None:
     assert_same_end(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled(tmp_path: Path) -> None:
+def test_compiled(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=backend))
     for name, compiled in (("a", False), ("b", True)):
         fit(ThreeTasks("upgrad"), config(tmp_path / name, optimizer="sgd", max_steps=3, compile=compiled))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
