@@ -275,8 +275,10 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
 
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    figure = Figure(figsize=(4.2 * across, 2.9 * down), dpi=100, layout="constrained")
-    plots = figure.subplots(down, across, squeeze=False).flat
+    wide, high = 4.2 * across, 2.9 * down  # in inches, as the places of the plots, which take long to find by what they show
+    figure = Figure(figsize=(wide, high), dpi=100)
+    places = {"left": 0.6 / wide, "right": 1 - 0.15 / wide, "bottom": 0.6 / high, "top": 1 - 0.3 / high}
+    plots = figure.subplots(down, across, squeeze=False, gridspec_kw={**places, "wspace": 0.17, "hspace": 0.28}).flat
     stages = sorted({line for lines in panels.values() for line in lines if line.startswith("stage")}, key=_natural)
     for plot, (panel, lines) in zip(plots, panels.items(), strict=False):
         for line in lines:
@@ -288,14 +290,14 @@ def plot_curves(metrics_csv: Path | str, path: Path | str) -> None:
                 style["linestyle"] = "--"
             marker = "o" if len(points) < 15 else ""
             plot.plot(points[:, 0], points[:, 1], label=line or "all", marker=marker, markersize=3, lw=1.4, **style)
-        plot.set_title(panel, fontsize=11)
+        plot.set_title(panel, fontsize=11, y=1)
         plot.grid(alpha=0.3)
         plot.tick_params(labelsize=9)
         if len(lines) > 1:
             plot.legend(fontsize=8, frameon=False)
     for plot in list(figure.axes)[len(panels) :]:
         plot.set_axis_off()
-    figure.supxlabel(axis, fontsize=10)
+    figure.supxlabel(axis, fontsize=10, y=0.1 / high)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     save_png(path, np.asarray(canvas.buffer_rgba())[:, :, :3])

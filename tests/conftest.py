@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives Python a folder of pytest's cache for bytecode, where it may write none beside the sources and torch has none.
+
+    Each process, those that tests start included, would otherwise compile all that it imports, which takes as long again.
+    """
+    torch, cache = find_spec("torch"), getattr(config, "cache", None)
+    if not sys.dont_write_bytecode or cache is None or not torch or not torch.origin:
+        return
+    if not Path(cache_from_source(torch.origin)).exists():
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(cache.mkdir("bytecode"))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +58,35 @@ def _folder(name: str, what: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {what}: {folder} is missing")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def draw_each_kind_of_curves_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in this process draw `curves.png` of a table that is like one of before, and only once.
+
+    Four fifths of a small training's time would be matplotlib's, for the same picture hundreds of times.
+    """
+    loop = sys.modules.get("rpgmt.engine.loop")
+    if loop is not None:
+        monkeypatch.setattr(loop, "plot_curves", functools.partial(_draw_once, loop.plot_curves))
+
+
+_drawn: dict[frozenset[str], Any] = {}
+"""Pictures by the columns that hold values."""
+
+
+def _draw_once(plot_curves: Callable[[Path, Path], None], metrics_csv: Path, path: Path) -> None:
+    import cv2
+
+    from rpgmt.visualize import save_png
+
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
+        columns = frozenset(column for row in csv.DictReader(file) for column, cell in row.items() if column and cell)
+    if columns in _drawn:
+        save_png(path, _drawn[columns])
+    else:
+        plot_curves(metrics_csv, path)
+        _drawn[columns] = cv2.imread(str(path))[:, :, ::-1]
 
 
 @pytest.fixture

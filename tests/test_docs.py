@@ -19,7 +19,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.box_detector import box_detector, draw
 from helpers.videos import write_video
 
 import rpgmt
@@ -215,6 +214,8 @@ def test_what_the_readme_does_with_a_model_works(tmp_path: Path, monkeypatch: py
 
 
 def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
+    from helpers.box_detector import box_detector, draw  # which needs an extra
+
     box_detector(workplace / "detector.onnx")
     cv2.imwrite(str(workplace / "photo.jpg"), draw((48, 64), [(16, 16, 16, 16)])[..., ::-1])
     names = run_python(DOCS / "detectors.md")
@@ -237,6 +238,8 @@ def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[
 
 def test_the_commands_of_predict_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as it is written, but for the detector, whose weights would be downloaded, and the camera, which is a video."""
+    from helpers.box_detector import box_detector  # which needs an extra
+
     monkeypatch.chdir(tmp_path)
     _, config = cli.parse_train(["pose", *TINY], TASKS)
     config = dataclasses.replace(config, model=config.model.with_heads())

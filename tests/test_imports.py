@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,15 +45,17 @@ def imported(name: str, path: Path, known: dict[str, Path], *, for_types: bool =
     return found
 
 
-def nodes_that_run(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING`."""
+def nodes_that_run(node: ast.AST, *, inside: bool = True) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING`, and those `inside` functions or not."""
     yield node
     for child in ast.iter_child_nodes(node):
+        if not inside and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
         if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             for other in child.orelse:
-                yield from nodes_that_run(other)
+                yield from nodes_that_run(other, inside=inside)
         else:
-            yield from nodes_that_run(child)
+            yield from nodes_that_run(child, inside=inside)
 
 
 def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
@@ -142,3 +146,20 @@ def test_data_knows_nothing_of_the_people_that_are_drawn_nor_of_training() -> No
     assert "rpgmt.data.regions" in data["rpgmt.data.crops"]  # it sees something
     for name, found in data.items():
         assert not [other for other in found if within(other, *users)], name
+
+
+def test_tests_are_collected_without_what_only_some_of_them_need() -> None:
+    """They import it inside, or by `pytest.importorskip`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lists = [*project["project"]["optional-dependencies"].values(), project["dependency-groups"]["dev"]]
+    names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for lines in lists for line in lines}
+    extras = names - {"rpgmt", "pytest", "pytest_xdist", "ruff", "mypy"}
+    assert {"onnx", "torch_pruning", "hypothesis"} <= extras
+    for pattern in ("test_*.py", "conftest.py", "helpers/*.py"):
+        for path in (ROOT / "tests").rglob(pattern):
+            nodes = list(nodes_that_run(ast.parse(path.read_text(encoding="utf-8")), inside=False))
+            words = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+            words |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+            calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"]
+            skipped = {ast.literal_eval(node.args[0]) for node in calls}
+            assert extras & {word.partition(".")[0] for word in words} <= skipped, path

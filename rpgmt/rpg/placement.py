@@ -33,9 +33,10 @@ _ROUNDS = 4
 _SIGN_STREAM = _ROUNDS  # the sign's key is drawn like one more round's
 
 IntArray = TypeVar("IntArray", np.ndarray, torch.Tensor)
+Words = TypeVar("Words", int, np.ndarray, torch.Tensor)
 
 
-def mix(x: IntArray) -> IntArray:
+def mix(x: Words) -> Words:
     """A bijection of the 32-bit words held in int64 with good avalanche (multiply and xor-shift, the constants of
     C. Wellons' hash prospector)."""
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _WORD
@@ -44,7 +45,7 @@ def mix(x: IntArray) -> IntArray:
 
 
 def _mix_int(x: int) -> int:
-    return int(mix(np.asarray(x & _WORD, dtype=np.int64)))
+    return mix(x & _WORD)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from rpgmt.baselines.pruning import prune_weights
 from rpgmt.config import ModelConfig
 from rpgmt.models import build
 
+pytest.importorskip("torch_pruning", reason="no structured pruning: torch-pruning is not installed (the extra prune)")
+
 
 class Chain(nn.Module):
     """Without sums, so that channels are those of one layer; transposed and grouped layers among them."""

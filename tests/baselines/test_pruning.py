@@ -264,6 +264,7 @@ def test_a_baked_network_is_pruned_as_a_plain_one() -> None:
 
 
 def test_errors() -> None:
+    pytest.importorskip("torch_pruning", reason="torch-pruning is not installed (the extra prune)")
     with pytest.raises(
         ValueError, match=f"`parameters` is 10: only {TOTAL - FIXED} of the {TOTAL} remaining parameters are wei"
     ):

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from helpers.box_detector import FORMS, box_detector, draw
-from onnx import TensorProto, helper
+from helpers.box_detector import FORMS, TensorProto, box_detector, draw, helper, onnx
 
 from rpgmt.detection import make_detector
 from rpgmt.errors import UserError

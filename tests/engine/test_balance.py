@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import signal
 import sys
@@ -124,6 +125,21 @@ CASES = {
 }
 
 
+SOLVERS = {"upgrad": "quadprog", "dualproj": "quadprog", "cagrad": "cvxpy", "nash_mtl": "ecos"}
+
+
+def needs_solver_of(method: str) -> None:
+    """Some methods' are of an extra."""
+    if method in SOLVERS:
+        pytest.importorskip(SOLVERS[method], reason=f"{SOLVERS[method]} is not installed (the extra balance)")
+
+
+@pytest.fixture(autouse=True)
+def solver(request: pytest.FixtureRequest) -> None:
+    if hasattr(request.node, "callspec"):
+        needs_solver_of(request.node.callspec.params.get("method"))
+
+
 @pytest.fixture(params=CASES.values(), ids=CASES)
 def task(request: pytest.FixtureRequest) -> Iterator[ThreeTasks]:
     task = ThreeTasks("pcgrad", include=request.param)
@@ -215,6 +231,7 @@ def test_a_conflict_by_hand(method: str, expected: tuple[float, float]) -> None:
 
 def test_cagrad_by_hand() -> None:
     """The direction within c · |g0| of the mean gradient g0 whose worst task gains most (CAGrad, section 3.1), on a grid."""
+    needs_solver_of("cagrad")
     task = ThreeTasks("cagrad")
     task.model = model = Conflict()
     balancer = make_balancer(task)
@@ -291,6 +308,7 @@ def test_weights_of_tasks_are_factors_on_losses(tmp_path: Path) -> None:
 
 def test_accumulation_and_clipping_act_on_what_the_method_makes(tmp_path: Path) -> None:
     """Two batches make a step: the mean of their aggregated gradients, clipped."""
+    needs_solver_of("upgrad")
     task = ThreeTasks("upgrad")
     fit(task, config(tmp_path / "run", optimizer="sgd", accumulate=2, clip_norm=0.1, max_steps=2, schedule="constant"))
 
@@ -318,6 +336,7 @@ def test_accumulation_and_clipping_act_on_what_the_method_makes(tmp_path: Path) 
 
 @pytest.mark.parametrize("values", [{"precision": "bf16"}, {"channels_last": True}])
 def test_precision_and_memory_format_change_little(tmp_path: Path, values: dict[str, Any]) -> None:
+    needs_solver_of("upgrad")
     for name, extra in (("a", {}), ("b", values)):
         fit(ThreeTasks("upgrad"), config(tmp_path / name, optimizer="sgd", max_steps=3, **extra))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
@@ -486,8 +505,11 @@ def test_a_checkpoint_of_before_still_loads(tmp_path: Path) -> None:
     assert_same_end(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-def test_compiled(tmp_path: Path) -> None:
+def test_compiled(backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs_solver_of("upgrad")
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=backend))
     for name, compiled in (("a", False), ("b", True)):
         fit(ThreeTasks("upgrad"), config(tmp_path / name, optimizer="sgd", max_steps=3, compile=compiled))
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 import rpgmt
 from rpgmt.errors import UserError
@@ -19,6 +17,9 @@ from rpgmt.export import onnx_file
 from rpgmt.export.facts import KEY, Facts, outputs_of
 from rpgmt.prediction.meaning import ImageLogits, Reading
 from rpgmt.prediction.onnx_network import OnnxNetwork
+
+onnx = pytest.importorskip("onnx", reason="no files of ONNX: onnx is not installed (the extra export)")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 CLASSES = ("dark", "bright")
 OTHER_NAMES = {"a": [1, "scene", "probabilities"], "b": [2, "scene", "probabilities"]}

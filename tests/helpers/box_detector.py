@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="no files of ONNX: onnx is not installed (the extra export)")
+TensorProto, helper, numpy_helper = onnx.TensorProto, onnx.helper, onnx.numpy_helper
 
 COLOURS = np.eye(3, dtype=np.uint8) * 255
 """Of the boxes that it finds, in the order in which it gives them: red, green, blue."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,11 @@ Layers = Sequence[tuple[int, float]]
 LAYERS: Layers = ((7, 1.0), (40, 0.25), (1, 3.0), (33, 1.0), (20, 0.1))  # M = 101, padded and with several scales
 FEW: Layers = ((5, 0.3), (16, 1.0), (3, 2.0))  # M = 24, for banks that need a program a weight
 M = sum(numel for numel, _ in LAYERS)
+
+
+def slow(*cases: tuple[int, ...]) -> list[Any]:
+    """More of a test's cases, for what the interpreter takes long for."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
 
 
 def offsets_of(layers: Layers) -> list[int]:
@@ -105,7 +111,9 @@ def test_usable_where_triton_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not fused.usable(DEVICE)
 
 
-@pytest.mark.parametrize(("size", "block"), [(2, 1), (13, 1), (37, 1), (1000, 1), (50, 3), (20, 16), (64, 16), (410, 200)])
+@pytest.mark.parametrize(
+    ("size", "block"), [(2, 1), (37, 1), (1000, 1), (50, 3), (410, 200), *slow((13, 1), (20, 16), (64, 16))]
+)
 def test_a_layer_alone_has_the_weights_that_it_has_among_all(size: int, block: int) -> None:
     layers = FEW if size < 10 else LAYERS
     layout = layout_of(layers, Placement(size, 3, 1, block))
@@ -190,6 +198,7 @@ def test_a_lap_in_part_that_a_short_run_pulls_forward() -> None:
     check_against_tables(placement, ((32 * 80 - 1, 0.5),))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("large_tiles")
 def test_a_hundred_thousand_weights() -> None:
     check_against_tables(Placement(20_011, seed=2), ((30_000, 0.5), (17, 3.0), (50_001, 0.25), (20_000, 1.0)))
@@ -269,7 +278,7 @@ def test_values_are_rounded_once(size: int, bank_dtype: torch.dtype, dtype: torc
 # ---- the operators
 
 
-@pytest.mark.parametrize(("size", "block"), [(5, 2), (12, 1)])
+@pytest.mark.parametrize(("size", "block"), [(12, 1), *slow((5, 2))])
 def test_gradcheck_and_gradgradcheck(size: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "_ALIGN", 4)
     plan = plan_of(((3, 0.5), (1, 1.0), (3, 2.0)), Placement(size, 1, block=block))

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pytest
 import torch
 from helpers.image_folders import write_folders
@@ -29,6 +28,8 @@ from rpgmt.export.facts import EXTRA_FILE, Facts
 from rpgmt.export.network import sample_crops
 from rpgmt.prediction.people import People
 from tools import evaluate, export, train
+
+onnx = pytest.importorskip("onnx", reason="no files of ONNX: onnx is not installed (the extra export)")
 
 NETWORK = ["--channels", "8", "--depth", "1", "--stages", "2", "--rpg-size", "50%", "--input-size", "48,64"]
 SHORT = ["--batch-size", "4", "--warmup-steps", "0", "--workers", "0", "--device", "cpu"]

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import videos
-from helpers.box_detector import box_detector
 from helpers.people_files import write_coco
 
 import rpgmt
@@ -82,6 +81,8 @@ def multi(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def detector(tmp_path: Path) -> str:
     """Finds red and green squares."""
+    from helpers.box_detector import box_detector  # which needs an extra
+
     return str(box_detector(tmp_path / "boxes.onnx", "torchvision", labels=[1, 1, 2]))
 
 

@@ -121,7 +121,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights_with_no_flag_but_resume(run: 
     whole = tmp_path / "whole"
     assert train.main([*arguments[:-1], str(whole), "--schedule", "constant"]) == 0
     assert train.main(["pose", "--resume", "--out", str(out), "--max-steps", str(steps)]) == 0
-    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(out).items())
+    first, other = weights(whole), weights(out)
+    assert all(torch.equal(first[name], tensor) for name, tensor in other.items())
 
 
 @pytest.mark.parametrize("sharing", ["tied", "none"])
