@@ -86,6 +86,9 @@ class EvaluationConfig:
     ] = "mean"
     nms: Annotated[Literal["none", "hard", "soft"], Field(description="suppression of people found twice, by OKS")] = "none"
     nms_threshold: Annotated[float, Field(gt=0, le=1, description="OKS above which two people are one")] = 0.9
+    evaluator: Annotated[
+        Literal["hotcoco", "pycocotools"], Field(description="library that computes AP, to the same digits; hotcoco is faster")
+    ] = "hotcoco"
     stop_after: Annotated[int | None, Field(ge=1, description="compute so many stages only; null: all")] = None
 
 
@@ -143,6 +146,7 @@ class Config:
             "`nms_threshold` with nms none": own.nms_threshold != default.nms_threshold and own.nms == "none",
             "`nms` and `rescoring`, which PCK does not know": pck
             and (own.nms, own.rescoring) != (default.nms, default.rescoring),
+            "`evaluator`, which PCK does not know": pck and own.evaluator != default.evaluator,
             "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
         }
         return [line for line, unused in lines.items() if unused]
@@ -221,6 +225,7 @@ def build(config: Config, data: Data | None = None) -> StagedTask:
 
     val_data = _crops(data.val, config)
     options: Any = {"rescoring": own.rescoring, "nms": own.nms, "nms_threshold": own.nms_threshold}
+    options["evaluator"] = own.evaluator
     protocol = own.protocol or PROTOCOLS[config.data.name]
     evaluation = PoseEvaluation(data.val, protocol, val_data.areas(), **options)
     codec = make_codec(
