@@ -54,6 +54,12 @@ class DataConfig:
         Path | None, Field(description="JSON file of detected boxes to validate on, in COCO's result format; null: true boxes")
     ] = None
     detection_threshold: Annotated[float, Field(ge=0, description="detections with a lower score are left out")] = 0.0
+    categories: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="coco: names of the categories that are the people; null: all with key points, where they are the same"
+        ),
+    ] = None
     sigmas: Annotated[tuple[float, ...] | None, Field(description="OKS sigmas of the key points; null: the data set's")] = None
     flip_pairs: Annotated[Pairs | None, Field(description="names of left and right key points; null: the data set's")] = None
     skeleton: Annotated[Pairs | None, Field(description="names that are joined in pictures; null: the data set's")] = None
@@ -262,7 +268,7 @@ def _people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
     if data.name == "synthetic":
         count = data.train_images if split == "train" else data.val_images
         return synthetic_people(data.root, split, count=count, size=data.image_size)
-    own = {"sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
+    own = {"categories": data.categories, "sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
     return read_people(data.name, data.root, data.train_split if split == "train" else data.val_split, **own)
 
 
