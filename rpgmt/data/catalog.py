@@ -40,7 +40,9 @@ MULTITASK_SETS: dict[str, Callable[[Path, str], MultiTaskSet]] = {
     "coco": lambda root, split: with_person_masks(_read_coco(root, split)),
     "nyuv2": read_nyuv2,
     "cityscapes": read_cityscapes,
-    "folders": lambda root, split: read_folders(root / "dataset.yaml" if root.is_dir() else root, split),
+    "folders": lambda root, split: read_folders(
+        root if root.suffix in (".yaml", ".yml") and not root.is_dir() else root / "dataset.yaml", split
+    ),
 }
 """Images with labels for several tasks."""
 

@@ -17,7 +17,7 @@ from rpgmt.data.coco.annotations import (
     read_json,
 )
 from rpgmt.data.coco.category import keypoint_set
-from rpgmt.data.coco.data_root import annotation_files
+from rpgmt.data.coco.data_root import annotation_files, image_folders
 from rpgmt.data.coco.joining import check_category_ids
 from rpgmt.data.coco.tidy import tidy
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
@@ -41,8 +41,8 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
     for split in _SPLITS:
         path = next((source / name for name in annotation_files(split) if (source / name).is_file()), None)
         if path is not None:
-            folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
-            parts.append(_read(path, split, [images] if images else [source / name for name in folders], notes))
+            folders = [images] if images else [source / name for name in image_folders(split)]
+            parts.append(_read(path, split, folders, notes))
     if not parts:
         looked = ", ".join(name for split in _SPLITS for name in annotation_files(split)[:2])
         raise UserError(f"{source}: no annotations in COCO's format: looked for {looked}; or give the JSON file")

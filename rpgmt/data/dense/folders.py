@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rpgmt.config.validation import from_dict
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.coco.entries import image_entries
 from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.dense.class_table import read_class_table, stem_of
 from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
 from rpgmt.data.dense.label_map_files import Size, as_classes, as_depth, as_normals, open_array
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
@@ -71,19 +72,24 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
     folder, name = place(settings.images), f"{path} ({split})"
     people = None
     if settings.keypoints is None:
-        regions = whole_images(_images(folder), _Images(folder).read, name)
+        with _of_key(path, "images"):
+            regions = whole_images(_images(folder), _Images(folder).read, name)
     else:
-        people = CocoPeople.from_files(place(settings.keypoints), folder)
+        with _of_key(path, "keypoints"):
+            people = CocoPeople.from_files(place(settings.keypoints), folder)
         regions = people.regions
     entries = [region.image for region in regions.regions]
     maps = {key: _Maps(place(files.folder), files) for key, files in settings.maps.items()}
     for key, reader in maps.items():
         if not any(reader.path(entry) for entry in entries):
             raise UserError(
-                f"{reader.folder}: no label {key} for any of {folder}'s images: looked for {_stem(entries[0])}.npy, "
-                f"{_stem(entries[0])}.png and so on; leave `{key}` out if there are none"
+                f"{path}: {reader.folder}: no label {key} for any of {folder}'s images: looked for {stem_of(entries[0])}.npy, "
+                f"{stem_of(entries[0])}.png and so on; leave `{key}` out if there are none"
             )
-    classes = {key: _labels(place(file.file), file.classes, entries) for key, file in settings.classes.items()}
+    classes = {}
+    for key, file in settings.classes.items():
+        with _of_key(path, f"classes, {key}"):
+            classes[key] = read_class_table(place(file.file), file.classes, entries, folder)
     labels = _Labels(maps, classes)
     return MultiTaskSet(
         regions=regions,
@@ -93,6 +99,15 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         classes={key: file.classes for key, file in settings.classes.items()},
         read_classes=labels.read_classes,
     )
+
+
+@contextmanager
+def _of_key(path: Path, key: str) -> Iterator[None]:
+    """Errors begin with the description and the key that led to what is wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {key}: {error}") from error
 
 
 def _images(folder: Path) -> list[Entry]:
@@ -128,7 +143,7 @@ class _Labels:
         return {name: self.maps[name].read(path, size) for name, path in paths.items() if path}
 
     def read_classes(self, entry: Entry) -> dict[str, int]:
-        return {name: known[_stem(entry)] for name, known in self.classes.items() if _stem(entry) in known}
+        return {name: known[stem_of(entry)] for name, known in self.classes.items() if stem_of(entry) in known}
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ class _Maps:
     files: MapFiles
 
     def path(self, entry: Entry) -> Path | None:
-        paths = (self.folder / (_stem(entry) + suffix) for suffix in (".npy", ".png"))
+        paths = (self.folder / (stem_of(entry) + suffix) for suffix in (".npy", ".png"))
         return next((path for path in paths if path.is_file()), None)
 
     def read(self, path: Path, size: Size) -> NDArray:
@@ -153,11 +168,6 @@ class _Maps:
         advice = "name all of them in `classes`, or give `ignore` the number of pixels without a label"
         count = len(files.classes)
         return as_classes(values, size, count, path, advice=advice, ignore=files.ignore, instances=files.instances)
-
-
-def _stem(entry: Entry) -> str:
-    """The name of an image's file without the suffix; with the folder, where it lies in one below that of the images."""
-    return str(Path(entry["file_name"]).with_suffix(""))
 
 
 def _read_png(path: Path) -> NDArray:
@@ -176,30 +186,3 @@ def _from_colours(values: NDArray) -> NDArray[np.float32]:
     vectors = values.astype(np.float32) / np.float32(127.5) - np.float32(1)
     length = np.sqrt(np.sum(vectors * vectors, axis=-1, keepdims=True))
     return np.where((length > 0.5) & (length < 1.5), vectors, np.float32(0))
-
-
-def _labels(path: Path, classes: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
-    """The classes in a CSV file, as numbers, by the images' names without their suffix."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"image", "class"} - set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
-            rows = [(reader.line_num, row["image"], row["class"]) for row in reader]
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    stems = {name: _stem(entry) for entry in entries for name in (_stem(entry), entry["file_name"])}
-    found: dict[str, int] = {}
-    for line, image, name in rows:
-        if image not in stems:  # the file may be for more images than these
-            continue
-        if name not in classes:
-            raise UserError(f"{path}, line {line}: class {name!r} is none of {', '.join(classes)}")
-        if stems[image] in found:
-            raise UserError(f"{path}, line {line}: image {image} stands twice: give each image one class")
-        found[stems[image]] = classes.index(name)
-    if not found:
-        raise UserError(f"{path}: names none of the images: give their files' names, e.g. {entries[0]['file_name']}")
-    return found

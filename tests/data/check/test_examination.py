@@ -113,7 +113,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str, int]] = {
         1,
     ),
     "missing": (lambda d: d["images"][1].update(file_name="none.jpg"), "images that are missing", 1),
-    "first": (lambda d: d["images"][0].update(file_name="none.jpg"), "splits whose first image is missing", 1),
+    "first": (lambda d: d["images"][0].update(file_name="none.jpg"), "images that are missing", 1),
     "pairs": (
         lambda d: d["categories"][0].update(flip_pairs=[["nose", "ear"]]),
         "what the reader refuses (the first of it)",
