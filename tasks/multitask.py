@@ -188,7 +188,7 @@ def _check_has(labelled: MultiTaskSet, name: str, channels: int, heads: Mapping[
     kind, given = labelled.kind(name), dict(heads or {})
     if kind is None:
         known = ", ".join(labelled.names) or "none"
-        raise UserError(f"`heads` is {given}: {labelled.name} has no labels {name!r}, it has {known}")
+        raise UserError(f"`heads` is {given}: {labelled.name} has no labels {name!r}, it has {known}: --heads null takes all")
     if channels != _channels(kind):
         fitting = ",".join(f"{one}={_channels(found)}" for one in given if (found := labelled.kind(one)) is not None)
         raise UserError(f"`heads` is {given}: the labels of {labelled.name} need --heads {fitting}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from rpgmt.data.coco.annotations import AREA_RULE, keypoint_category, person_annotations
 from rpgmt.data.coco.skeletons import KeypointSet
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError
 from rpgmt.metrics.matching import Evaluator, KeypointMatcher
 
@@ -36,6 +37,7 @@ class CrowdPoseEvaluator:
     """
 
     def __init__(self, document: dict[str, Any], keypoints: KeypointSet, evaluator: Evaluator = "hotcoco") -> None:
+        document = tidy(document)
         self._matcher = KeypointMatcher({**document, "annotations": _with_areas(document)}, keypoints, evaluator)
         self._crowding = {self._matcher.image_numbers[image["id"]]: _crowd_index(image) for image in document["images"]}
 
@@ -112,9 +114,10 @@ def _by_threshold(images: list[dict[str, Any]], key: str) -> np.ndarray:
 
 
 def _with_areas(document: dict[str, Any]) -> list[dict[str, Any]]:
-    keypoint_category(document)  # from here on the annotations are dicts
+    category = keypoint_category(document)
     boxed = [{**annotation, "area": 1} for annotation in document["annotations"]]
-    return [
+    others = [annotation for annotation in document["annotations"] if annotation.get("category_id") != category["id"]]
+    return others + [
         {**annotation, "area": annotation["bbox"][3] * annotation["bbox"][2] * AREA_RULE}
         for annotation in person_annotations({**document, "annotations": boxed})
     ]

@@ -12,6 +12,7 @@ import numpy as np
 
 from rpgmt.data.coco.annotations import keypoint_category, person_annotations
 from rpgmt.data.coco.skeletons import KeypointSet
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.metrics.results import checked_points
 
 Evaluator = Literal["hotcoco", "pycocotools"]
@@ -49,6 +50,7 @@ class KeypointMatcher:
     """
 
     def __init__(self, document: dict[str, Any], keypoints: KeypointSet, evaluator: Evaluator = "hotcoco") -> None:
+        document = tidy(document)
         category = keypoint_category(document)
         if len(category["keypoints"]) != len(keypoints):
             raise ValueError(f"`keypoints` has {len(keypoints)} points and the document {len(category['keypoints'])}")

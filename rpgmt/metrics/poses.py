@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rpgmt.data.coco.annotations import are_numbers
 from rpgmt.errors import UserError
 from rpgmt.metrics.coco import CocoEvaluator
 from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
@@ -118,10 +119,13 @@ def _check_protocol(people: CocoPeople, protocol: Protocol) -> None:
     if protocol == "pck" and (missing := TORSO - set(people.keypoints.names)):
         need = f"key points {', '.join(sorted(missing))}"
     elif protocol == "pckh":
-        heads = any(annotation.get("head_size") is not None for annotation in people.annotations["annotations"])
-        need = "" if heads else "a `head_size` of the annotations"
+        sizes = [a["head_size"] for a in people.annotations["annotations"] if a.get("head_size") is not None]
+        if not are_numbers(sizes):
+            wrong = next(size for size in sizes if not are_numbers([size]))
+            raise UserError(f"{people.name}: a `head_size` is {wrong!r}: give pixels, or leave it out")
+        need = "" if sizes else "a `head_size` of the annotations"
     elif protocol == "crowdpose":
-        crowded = all(isinstance(image.get("crowdIndex"), int | float) for image in people.annotations["images"])
-        need = "" if crowded else "a `crowdIndex` of every image"
+        crowded = are_numbers([image.get("crowdIndex") for image in people.annotations["images"]])
+        need = "" if crowded else "a `crowdIndex`, a number from 0 to 1, of every image"
     if need:
         raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")

@@ -92,7 +92,7 @@ def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Pe
 def has_size(image: Entry) -> bool:
     """Whether an image's entry has a width and a height in whole pixels."""
     size = image.get("width"), image.get("height")
-    return are_numbers(size) and min(size) > 0 and all(float(value).is_integer() for value in size)
+    return are_numbers(size) and min(size) > 0 and all(value == int(value) for value in size)
 
 
 def clip_box(box: Any, image: Entry, name: str) -> Box | None:

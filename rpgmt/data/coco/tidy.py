@@ -29,13 +29,19 @@ def tidy(document: Any, name: str = "annotations") -> Any:
     for key, fields in _WHOLE.items():
         entries = document.get(key)
         if isinstance(entries, list):
-            whole = [_with_whole_numbers(entry, fields) for entry in entries]
+            whole = _whole(entries, fields)
             once = _once(whole)
             if twice := len(whole) - len(once):
                 warnings.warn(f"{name}: {twice} of {len(whole)} entries of `{key}` stand twice and count once", stacklevel=3)
-            if any(new is not old for new, old in zip(once, entries, strict=False)) or twice:
+            if once is not entries:
                 changed[key] = once
     return {**document, **changed} if changed else document
+
+
+def _whole(entries: list[Any], fields: tuple[str, ...]) -> list[Any]:
+    """Entries with whole numbers as integers; the same list where they are."""
+    kinds = {type(entry.get(field)) for entry in entries if isinstance(entry, dict) for field in fields}
+    return [_with_whole_numbers(entry, fields) for entry in entries] if kinds & {float, bool} else entries
 
 
 def _with_whole_numbers(entry: Any, fields: tuple[str, ...]) -> Any:
@@ -52,14 +58,16 @@ def _with_whole_numbers(entry: Any, fields: tuple[str, ...]) -> Any:
 
 
 def _once(entries: list[Any]) -> list[Any]:
-    """Without those that have an `id` that was there before and are the same."""
+    """Without those that have an `id` that was there before and are the same; the same list where there are none."""
+    numbers = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    if {int, str}.issuperset(map(type, numbers)) and len(set(numbers)) == len(numbers):
+        return entries
     first: dict[Any, Any] = {}
     kept = []
-    for entry in entries:
-        number = entry.get("id") if isinstance(entry, dict) else None
-        if isinstance(number, int | str) and (number in first and entry == first[number]):
-            continue
+    for number, entry in zip(numbers, entries, strict=True):
+        known = isinstance(number, int | str) and number in first
         if isinstance(number, int | str):
             first.setdefault(number, entry)
-        kept.append(entry)
-    return kept
+        if not known or entry != first[number]:
+            kept.append(entry)
+    return kept if len(kept) < len(entries) else entries
