@@ -126,6 +126,6 @@ def _check_protocol(people: CocoPeople, protocol: Protocol) -> None:
         need = "" if sizes else "a `head_size` of the annotations"
     elif protocol == "crowdpose":
         crowded = are_numbers([image.get("crowdIndex") for image in people.annotations["images"]])
-        need = "" if crowded else "a `crowdIndex`, a number from 0 to 1, of every image"
+        need = "" if crowded else "a `crowdIndex` of every image, a number from 0 to 1"
     if need:
         raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")
