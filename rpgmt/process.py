@@ -77,14 +77,14 @@ def _warnings_as_notes(prog: str) -> Iterator[None]:
     written = warnings.formatwarning
     said = set()
 
-    def line(message: Warning | str, category: type[Warning], *_: object) -> str:
+    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
         text = f"{prog}: {_kind(category)}: {' '.join(str(message).split())}\n"
         if text in said:  # Python forgets what was said whenever a library changes the filters
             return ""
         said.add(text)
         return text
 
-    warnings.formatwarning = line
+    warnings.formatwarning = note
     try:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             yield

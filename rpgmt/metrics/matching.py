@@ -56,7 +56,8 @@ class KeypointMatcher:
             raise ValueError(f"`keypoints` has {len(keypoints)} points and the document {len(category['keypoints'])}")
         self._category_id = category["id"]
         self._sigmas = np.array(keypoints.sigmas)
-        self._evaluator = evaluator
+        self.evaluator = evaluator
+        self._documents, self._evaluations = _library(evaluator)
         # All ids are counted from 1. pycocotools takes a match with an annotation of id 0 for none and makes floats of large
         # ids, and neither library knows every kind of id. Images keep their order, by which equal scores are ranked.
         ids = sorted({image["id"] for image in document["images"]}, key=lambda number: (isinstance(number, str), number))
@@ -87,12 +88,8 @@ class KeypointMatcher:
                 category that the document lacks.
         """
         found = self._index(self._detections(results))
-        if self._evaluator == "hotcoco":
-            from hotcoco import COCOeval
-        else:
-            from pycocotools.cocoeval import COCOeval
         with quiet():
-            evaluation: Matched = COCOeval(self._truth, found, "keypoints")
+            evaluation: Matched = self._evaluations(self._truth, found, "keypoints")
             evaluation.params.kpt_oks_sigmas = self._sigmas
             if not by_size:
                 evaluation.params.areaRng, evaluation.params.areaRngLbl = [_EVERYBODY], ["all"]
@@ -129,21 +126,28 @@ class KeypointMatcher:
     def _index(self, annotations: list[dict[str, Any]]) -> Any:
         images = [{"id": number} for number in self.image_numbers.values()]
         document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
-        if self._evaluator == "hotcoco":
-            from hotcoco import COCO
-
+        if self.evaluator == "hotcoco":
             # Lists: it takes three times as long to read arrays. pycocotools makes an array of a person's key points for
             # every detection.
             for annotation in annotations:
                 annotation["keypoints"] = annotation["keypoints"].tolist()
-            return COCO(document)
-        from pycocotools.coco import COCO
-
-        coco = COCO()
+            return self._documents(document)
+        coco = self._documents()
         coco.dataset = document
         with quiet():
             coco.createIndex()
         return coco
+
+
+def _library(evaluator: Evaluator) -> tuple[Any, Any]:
+    """Its classes of documents and of evaluations."""
+    if evaluator == "hotcoco":
+        import hotcoco
+
+        return hotcoco.COCO, hotcoco.COCOeval
+    from pycocotools import coco, cocoeval
+
+    return coco.COCO, cocoeval.COCOeval
 
 
 @contextlib.contextmanager

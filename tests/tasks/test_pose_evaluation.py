@@ -313,7 +313,7 @@ def test_whom_pck_is_over_is_told_and_noted(roots: dict[str, Path]) -> None:
 def test_either_library_measures(roots: dict[str, Path], library: str) -> None:
     task = pose_task(roots, evaluator=library)
     batch = batch_of(task)
-    assert task.heads[HEAD].evaluation._evaluator._matcher._evaluator == library
+    assert task.heads[HEAD].evaluation._evaluator._matcher.evaluator == library
     assert task.metrics(task.predictions(truth(task, batch), batch))["AP"] == pytest.approx(1, abs=0.1)
 
 
