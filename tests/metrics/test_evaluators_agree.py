@@ -43,7 +43,7 @@ AREAS = (1e-3, 32.0**2, 32.0**2 - 1e-9, 96.0**2, 96.0**2 + 1e-9, 5000.0, 1e5)
 """In square pixels: the limits of small, medium and large among them."""
 
 
-def _random_case(seed: int) -> tuple[dict[str, Any], KeypointSet, list[dict[str, Any]]]:
+def random_case(seed: int) -> tuple[dict[str, Any], KeypointSet, list[dict[str, Any]]]:
     """Few images, some without people or detections, with crowds, people without points, ties and many detections."""
     random = np.random.default_rng(seed)
     count = int(random.choice([1, 2, 5]))
@@ -78,7 +78,7 @@ def _random_case(seed: int) -> tuple[dict[str, Any], KeypointSet, list[dict[str,
 @given(st.integers(0, 2**32))
 @settings(max_examples=60, derandomize=True, deadline=None, database=None)
 def test_on_random_documents(seed: int) -> None:
-    document, keypoints, results = _random_case(seed)
+    document, keypoints, results = random_case(seed)
     for kind in (CocoEvaluator, CrowdPoseEvaluator):
         fast, judge = (kind(document, keypoints, library).metrics(results) for library in ("hotcoco", "pycocotools"))
         assert fast == judge
@@ -86,7 +86,7 @@ def test_on_random_documents(seed: int) -> None:
 
 def test_random_documents_have_something_to_measure() -> None:
     found = [
-        CocoEvaluator(document, keypoints).metrics(results) for document, keypoints, results in map(_random_case, range(20))
+        CocoEvaluator(document, keypoints).metrics(results) for document, keypoints, results in map(random_case, range(20))
     ]
     assert sum(0 < (metrics["AP"] or 0) < 1 for metrics in found) > 10
     assert sum(metrics["APL"] is None for metrics in found) < 15

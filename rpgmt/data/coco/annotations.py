@@ -190,5 +190,10 @@ def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def folder_of(name: str) -> str:
+    """Where a document's file lies, or its name where it is none: notes that the files of two splits share name it."""
+    return str(Path(name).parent) if name.endswith(".json") else name
+
+
 def _kind(value: Any) -> str:
     return {list: "a list", str: "a string", type(None): "null"}.get(type(value), "a number")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from rpgmt.data.coco.annotations import are_numbers
+from rpgmt.data.coco.annotations import are_numbers, folder_of
 from rpgmt.data.coco.keypoint_names import infer_flip_pairs, side_and_part, upper_body
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, DEFAULT_SIGMA, KNOWN_SETS, KeypointSet
 from rpgmt.errors import UserError
@@ -54,7 +53,7 @@ def keypoint_set(
     )
     if notes:
         # Of the folder, so that the files of two splits say it once.
-        warnings.warn(f"{_folder(name)}: taken from the names of the key points: {'; '.join(notes)}", stacklevel=4)
+        warnings.warn(f"{folder_of(name)}: taken from the names of the key points: {'; '.join(notes)}", stacklevel=4)
     return result
 
 
@@ -110,7 +109,7 @@ def _skeleton(names: Names, category: dict[str, Any], name: str, given: Any, kno
         raise UserError(f"{where}: `skeleton` is {_short(edges)}: give pairs of numbers of key points, from 1 to {len(names)}")
     inside = tuple((a - 1, b - 1) for a, b in edges if 1 <= a <= len(names) and 1 <= b <= len(names))
     if len(inside) < len(edges):  # it occurs: CrowdPose's files keep COCO's edges
-        where = f"{_folder(name)}: category {category['id']}"
+        where = f"{folder_of(name)}: category {category['id']}"
         warnings.warn(f"{where}: edges of `skeleton` to points beyond the {len(names)} are left out", stacklevel=5)
     return inside
 
@@ -126,11 +125,6 @@ def _by_names(pairs: Any, names: Names, what: str, where: str) -> Pairs:
 
 def _is_pair(value: Any, kind: type) -> bool:
     return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(part, kind) for part in value)
-
-
-def _folder(name: str) -> str:
-    """Of a data set: where its file lies, or its name where it is none."""
-    return str(Path(name).parent) if name.endswith(".json") else name
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rpgmt.data.coco.annotations import check_lists, is_integer, keypoint_names
+from rpgmt.data.coco.annotations import check_lists, folder_of, is_integer, keypoint_names
 from rpgmt.errors import UserError
 
 
@@ -41,8 +41,8 @@ def join_categories(document: Any, name: str, chosen: Sequence[str] | None = Non
             )
     if chosen is None:
         listed = ", ".join(title(entry) for entry in list(found.values())[:5]) + (", …" if len(found) > 5 else "")
-        text = f"{name}: {len(found)} categories with the same key points count as one: {listed}; --categories NAME,… chooses"
-        warnings.warn(text, stacklevel=3)
+        text = f"{len(found)} categories with the same key points count as one: {listed}; --categories NAME,… chooses"
+        warnings.warn(f"{folder_of(name)}: {text}", stacklevel=3)
     rest = [
         {key: value for key, value in entry.items() if key != "keypoints"}
         for entry in document["categories"]
