@@ -75,9 +75,18 @@ def _set_malloc(*, trim_threshold: int, mmap_max: int) -> None:
 
 @contextmanager
 def _warnings_as_notes(prog: str) -> Iterator[None]:
-    """Makes each warning one line, without the place in the source. Of a run's processes only the first gives notes."""
+    """Makes each warning one line, without the place in the source, once. Of a run's processes only the first gives notes."""
     written = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *_: f"{prog}: {_kind(category)}: {one_line(str(message))}\n"
+    said = set()
+
+    def note(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        text = f"{prog}: {_kind(category)}: {one_line(str(message))}\n"
+        if text in said:  # Python forgets what was said whenever a library changes the filters
+            return ""
+        said.add(text)
+        return text
+
+    warnings.formatwarning = note
     try:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             yield

@@ -54,6 +54,12 @@ class DataConfig:
         Path | None, Field(description="JSON file of detected boxes to validate on, in COCO's result format; null: true boxes")
     ] = None
     detection_threshold: Annotated[float, Field(ge=0, description="detections with a lower score are left out")] = 0.0
+    categories: Annotated[
+        tuple[str, ...] | None,
+        Field(
+            description="coco: names of the categories that are the people; null: all with key points, where they are the same"
+        ),
+    ] = None
     sigmas: Annotated[tuple[float, ...] | None, Field(description="OKS sigmas of the key points; null: the data set's")] = None
     flip_pairs: Annotated[Pairs | None, Field(description="names of left and right key points; null: the data set's")] = None
     skeleton: Annotated[Pairs | None, Field(description="names that are joined in pictures; null: the data set's")] = None
@@ -86,6 +92,9 @@ class EvaluationConfig:
     ] = "mean"
     nms: Annotated[Literal["none", "hard", "soft"], Field(description="suppression of people found twice, by OKS")] = "none"
     nms_threshold: Annotated[float, Field(gt=0, le=1, description="OKS above which two people are one")] = 0.9
+    evaluator: Annotated[
+        Literal["hotcoco", "pycocotools"], Field(description="library that computes AP, to the same digits; hotcoco is faster")
+    ] = "hotcoco"
     stop_after: Annotated[int | None, Field(ge=1, description="compute so many stages only; null: all")] = None
 
 
@@ -143,6 +152,7 @@ class Config:
             "`nms_threshold` with nms none": own.nms_threshold != default.nms_threshold and own.nms == "none",
             "`nms` and `rescoring`, which PCK does not know": pck
             and (own.nms, own.rescoring) != (default.nms, default.rescoring),
+            "`evaluator`, which PCK does not know": pck and own.evaluator != default.evaluator,
             "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
         }
         return [line for line, unused in lines.items() if unused]
@@ -221,6 +231,7 @@ def build(config: Config, data: Data | None = None) -> StagedTask:
 
     val_data = _crops(data.val, config)
     options: Any = {"rescoring": own.rescoring, "nms": own.nms, "nms_threshold": own.nms_threshold}
+    options["evaluator"] = own.evaluator
     protocol = own.protocol or PROTOCOLS[config.data.name]
     evaluation = PoseEvaluation(data.val, protocol, val_data.areas(), **options)
     codec = make_codec(
@@ -257,7 +268,7 @@ def _people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
     if data.name == "synthetic":
         count = data.train_images if split == "train" else data.val_images
         return synthetic_people(data.root, split, count=count, size=data.image_size)
-    own = {"sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
+    own = {"categories": data.categories, "sigmas": data.sigmas, "flip_pairs": data.flip_pairs, "skeleton": data.skeleton}
     return read_people(data.name, data.root, data.train_split if split == "train" else data.val_split, **own)
 
 

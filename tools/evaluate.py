@@ -16,7 +16,8 @@ from rpgmt.config import from_dict
 from rpgmt.engine.task import TaskConfig
 from rpgmt.errors import UserError
 
-OF_DATA = ("name", "root", "val_split", "val_images", "detections", "detection_threshold", "sigmas", "flip_pairs", "skeleton")
+FILES = ("name", "root", "val_split", "val_images", "detections", "detection_threshold")
+OF_DATA = (*FILES, "categories", "sigmas", "flip_pairs", "skeleton")
 SECTIONS = ("evaluation", *(f"data.{name}" for name in OF_DATA))
 """Of a model's config, what may be another way here than where it was trained."""
 
@@ -61,12 +62,17 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     if arguments.costs and not isinstance(model, Refinement):
         raise UserError(f"`--costs` is for networks that may stop after a stage: {arguments.model} has no stages")
     task = module.build(config)
+    if arguments.save_results:
+        task.check_results(arguments.save_results)
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)
     label = f"{arguments.model}{', best weights,' if weights == 'best' else ''} on {task.metric_label}"
     print_table(metrics_table(found.metrics, label))
     for metric in task.details:
         print_table(details_table(found.metrics, metric, label))
+    for line in task.remarks:
+        print(line)
     record: dict[str, Any] = {"model": arguments.model, "weights": weights, "data": task.metric_label, "val": found.metrics}
+    record |= {"remarks": task.remarks} if task.remarks else {}
     if arguments.costs:
         assert isinstance(model, Refinement)
         record["costs"] = stage_costs(model, config.model.input_size, device)
@@ -93,7 +99,7 @@ def _parser(prog: str) -> cli.Parser:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
     parser.add_argument("--costs", action="store_true", help="also print accuracy, multiply-accumulates and time by stage")
     parser.add_argument(
-        "--save-results", type=Path, metavar="FILE", help="write what the last stage finds, in COCO's result format"
+        "--save-results", type=cli.output_file, metavar="FILE", help="write what the last stage finds, in COCO's result format"
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="write predictions.png and a gallery here")
     parser.add_argument("--json", type=cli.output_file, metavar="FILE", help="write the metrics here, too")

@@ -80,6 +80,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         return 0  # the results are the first process's
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     print_table(metrics_table(metrics["val"], task.metric_label))
+    for line in task.remarks:
+        print(line)
     print(f"{metrics['steps']} steps, {tell.seconds():.0f} s in all; results: {out}")
     print(*closing_lines(run_folder.RunFolder(out), prog), sep="\n")
     return 0

@@ -40,7 +40,9 @@ MULTITASK_SETS: dict[str, Callable[[Path, str], MultiTaskSet]] = {
     "coco": lambda root, split: with_person_masks(_read_coco(root, split)),
     "nyuv2": read_nyuv2,
     "cityscapes": read_cityscapes,
-    "folders": lambda root, split: read_folders(root / "dataset.yaml" if root.is_dir() else root, split),
+    "folders": lambda root, split: read_folders(
+        root if root.suffix in (".yaml", ".yml") and not root.is_dir() else root / "dataset.yaml", split
+    ),
 }
 """Images with labels for several tasks."""
 
@@ -71,10 +73,11 @@ def read_people(name: str, root: Path, split: str, **own: Any) -> CocoPeople:
         name: of the data set, in `POSE_SETS`; `coco` is any in COCO's format (`rpgmt.data.coco.data_root.find_files`).
         root: folder of its files.
         split: "train" or "val".
-        own: of `coco`: `sigmas`, `flip_pairs` and `skeleton`, where not None, in place of the file's; others have their own.
+        own: of `coco`: `categories`, which of the file's are the people, and `sigmas`, `flip_pairs` and `skeleton` in place
+            of the file's, where not None; other sets have their own.
 
     Raises:
-        UserError: a file is missing or malformed, or a set that has its own sigmas, … is given others.
+        UserError: a file is missing or malformed, or a set that has its own categories, sigmas, … is given others.
     """
     own = {key: value for key, value in own.items() if value is not None}
     if name != "coco":

@@ -35,13 +35,17 @@ _REDUCED = {
 def check_files(folder: Path, names: Iterable[str], source: str) -> None:
     """Raise UserError where an image that the annotation file `source` names is not in its folder."""
     wanted = set(names)
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()  # one look, for thousands of files
-    missing = sorted(name for name in wanted - present if not (folder / name).is_file())
-    if missing:
+    if missing := missing_files(folder, wanted):
         raise UserError(
-            f"{folder / missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "
+            f"{missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "
             "put the images there or give the folder that holds them"
         )
+
+
+def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files of a folder that are not there, by their names' order."""
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()  # one look, for thousands of files
+    return [folder / name for name in sorted(set(names) - present) if not (folder / name).is_file()]
 
 
 _SKIPPED = {0xC4, 0xDB, 0xFE, *range(0xE0, 0xF0)}

@@ -90,6 +90,11 @@ class Task(abc.ABC):
         return self.name
 
     @property
+    def remarks(self) -> list[str]:
+        """What a reader of the metrics should know, a line each, e.g. how many people a metric is over; by default none."""
+        return []
+
+    @property
     def reading(self) -> Reading | None:
         """What the model is given and what its outputs mean, for prediction; None, the default: nobody predicts with it."""
         return None
@@ -145,6 +150,10 @@ class Task(abc.ABC):
             folder: is made if there is something to draw.
         """
 
-    def save_results(self, predictions: list[Any], path: Path) -> None:
-        """Write predictions to a file in the format of the field."""
+    def check_results(self, path: Path) -> None:
+        """Raise UserError where ``save_results`` has no format, before anything is predicted; by default it has none."""
         raise UserError(f"`save_results` is {path}: the task {self.name} has no format for results")
+
+    def save_results(self, predictions: list[Any], path: Path) -> None:
+        """Write predictions to a file in the format of the field, where ``check_results`` passes."""
+        self.check_results(path)

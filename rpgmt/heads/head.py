@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rpgmt.errors import UserError
+from rpgmt.metrics.pck import PckCount
 from rpgmt.prediction.meaning import AnyMeaning
 
 Batch = dict[str, Any]
@@ -79,13 +80,17 @@ class Head(abc.ABC):
     def metrics(self, measured: Sequence[Any]) -> dict[str, float | None]:
         """Metrics over all batches together; None where nothing is labelled. `name:part` is a figure of one class or point."""
 
-    def save_results(self, measured: Sequence[Any], path: Path) -> None:
-        """Writes what was found, as `metrics` is given it, in the file format of the field.
+    def counted(self) -> Mapping[str, PckCount]:
+        """Whom metrics are over that cannot measure everybody labelled, by the metric; by default none is such."""
+        return {}
 
-        Raises:
-            UserError: there is no such format; by default.
-        """
+    def check_results(self, path: Path) -> None:
+        """Raise UserError where `save_results` has no format, before anything is predicted; by default it has none."""
         raise UserError(f"`save_results` is {path}: predictions of {self.name} have no format for results")
+
+    def save_results(self, measured: Sequence[Any], path: Path) -> None:
+        """Writes what was found, as `metrics` is given it, in the file format of the field, where `check_results` passes."""
+        self.check_results(path)
 
     @abc.abstractmethod
     def quality(self, output: Tensor, batch: Batch, measured: Any) -> Tensor:

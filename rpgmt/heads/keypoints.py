@@ -17,6 +17,7 @@ from rpgmt.codecs.codec import Codec
 from rpgmt.data.transforms import transform_points
 from rpgmt.heads.head import Batch, Head
 from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
+from rpgmt.metrics.pck import PckCount
 from rpgmt.metrics.poses import FIGURES, PoseEvaluation
 from rpgmt.metrics.results import save_results
 from rpgmt.prediction.meaning import KeypointMaps
@@ -106,6 +107,12 @@ class Keypoints(Head):
     def metrics(self, measured: Sequence[Measured]) -> dict[str, float | None]:
         """The protocol's figures."""
         return self.evaluation.metrics(*_in_order(measured))
+
+    def counted(self) -> Mapping[str, PckCount]:
+        return self.evaluation.counted()
+
+    def check_results(self, path: Path) -> None:
+        """COCO's result format serves."""
 
     def save_results(self, measured: Sequence[Measured], path: Path) -> None:
         """Writes the poses in COCO's result format."""

@@ -123,7 +123,9 @@ class StagedTask(Task):
         root = {} if data.name == "synthetic" else {"root": str(data.root)}
         also = {"also": list(self._also)} if self._also else {}
         sizes = {f"train_{self._samples}": len(self.train_data), f"val_{self._samples}": len(self.val_data)}
-        return {"name": data.name, **root, **also, "boxes": self.val_data.regions.boxes, **sizes}
+        counted = [count for head in self.heads.values() for count in head.counted().values()]
+        pck = {"pck_people": counted[0].people, "pck_keypoints": counted[0].keypoints} if counted else {}
+        return {"name": data.name, **root, **also, "boxes": self.val_data.regions.boxes, **sizes, **pck}
 
     @property
     def reading(self) -> Reading:
@@ -202,10 +204,19 @@ class StagedTask(Task):
     def _metric(self, head: str, metric: str) -> str:
         return metric if self._single else f"{head}.{metric}"
 
-    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
-        """Writes the key points that the last stage found in COCO's result format."""
+    @property
+    def remarks(self) -> list[str]:
+        counted = {name: head.counted() for name, head in self.heads.items()}
+        return [f"{self._metric(name, metric)} is over {count}" for name, of in counted.items() for metric, count in of.items()]
+
+    def check_results(self, path: Path) -> None:
         if "keypoints" not in self.heads:
             raise UserError(f"`save_results` is {path}: the network has no head `keypoints`")
+        self.heads["keypoints"].check_results(path)
+
+    def save_results(self, predictions: Sequence[dict[str, Any]], path: Path) -> None:
+        """Writes the key points that the last stage found in COCO's result format."""
+        self.check_results(path)
         self.heads["keypoints"].save_results(_measured(predictions, -1, "keypoints"), path)
 
     def draw(self, predictions: Sequence[dict[str, Any]], folder: Path) -> None:

@@ -1,14 +1,12 @@
-"""COCO's key-point metrics by pycocotools."""
+"""COCO's key-point metrics."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from rpgmt.data.coco.skeletons import KeypointSet
-from rpgmt.metrics.matching import KeypointMatcher
+from rpgmt.metrics.matching import Evaluator, KeypointMatcher, quiet
 
 COCO_METRICS = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
 
@@ -22,14 +20,15 @@ class CocoEvaluator:
     Args:
         document: COCO ground truth; left as it is. What `person_annotations` fills in may be missing.
         keypoints: gives the sigmas of OKS.
+        evaluator: the library that computes; the numbers are the same.
 
     Raises:
         UserError: the document is not COCO's format.
         ValueError: the document's people have another number of key points.
     """
 
-    def __init__(self, document: dict[str, Any], keypoints: KeypointSet) -> None:
-        self._matcher = KeypointMatcher(document, keypoints)
+    def __init__(self, document: dict[str, Any], keypoints: KeypointSet, evaluator: Evaluator = "hotcoco") -> None:
+        self._matcher = KeypointMatcher(document, keypoints, evaluator)
 
     def metrics(self, results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         """Average precision and recall over OKS 0.50 … 0.95, at 0.50, at 0.75, of medium and large people.
@@ -47,14 +46,17 @@ class CocoEvaluator:
                 category that the document lacks.
         """
         evaluation = self._matcher.match(results, by_size=True)
-        with contextlib.redirect_stdout(io.StringIO()):
+        with quiet():
             evaluation.accumulate()
             evaluation.summarize()
         return {name: None if value < 0 else float(value) for name, value in zip(COCO_METRICS, evaluation.stats, strict=True)}
 
 
 def coco_keypoint_metrics(
-    document: dict[str, Any], results: Sequence[dict[str, Any]], keypoints: KeypointSet
+    document: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    keypoints: KeypointSet,
+    evaluator: Evaluator = "hotcoco",
 ) -> dict[str, float | None]:
     """COCO's ten numbers of one set of detections: see `CocoEvaluator`."""
-    return CocoEvaluator(document, keypoints).metrics(results)
+    return CocoEvaluator(document, keypoints, evaluator).metrics(results)

@@ -10,8 +10,9 @@ import numpy as np
 
 from rpgmt.data.coco.annotations import AREA_RULE, keypoint_category, person_annotations
 from rpgmt.data.coco.skeletons import KeypointSet
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError
-from rpgmt.metrics.matching import KeypointMatcher
+from rpgmt.metrics.matching import Evaluator, KeypointMatcher
 
 CROWDPOSE_METRICS = ("AP", "AP50", "AP75", "AR", "AR50", "AR75", "AP_easy", "AP_medium", "AP_hard")
 LEVELS = {"easy": (-np.inf, 0.2), "medium": (0.2, 0.8), "hard": (0.8, np.inf)}
@@ -28,15 +29,17 @@ class CrowdPoseEvaluator:
     Args:
         document: ground truth in COCO's format, with `crowdIndex` of each image; left as it is.
         keypoints: gives the sigmas of OKS.
+        evaluator: the library that matches; the numbers are the same.
 
     Raises:
         UserError: the document is not COCO's format or lacks crowd indices.
         ValueError: the document's people have another number of key points.
     """
 
-    def __init__(self, document: dict[str, Any], keypoints: KeypointSet) -> None:
-        self._matcher = KeypointMatcher({**document, "annotations": _with_areas(document)}, keypoints)
-        self._crowding = {image["id"]: _crowd_index(image) for image in document["images"]}
+    def __init__(self, document: dict[str, Any], keypoints: KeypointSet, evaluator: Evaluator = "hotcoco") -> None:
+        document = tidy(document)
+        self._matcher = KeypointMatcher({**document, "annotations": _with_areas(document)}, keypoints, evaluator)
+        self._crowding = {self._matcher.image_numbers[image["id"]]: _crowd_index(image) for image in document["images"]}
 
     def metrics(self, results: Sequence[dict[str, Any]]) -> dict[str, float | None]:
         """Average precision and recall over OKS 0.50 … 0.95, at 0.50, at 0.75, and average precision by level.
@@ -72,17 +75,20 @@ class CrowdPoseEvaluator:
 
 
 def crowdpose_metrics(
-    document: dict[str, Any], results: Sequence[dict[str, Any]], keypoints: KeypointSet
+    document: dict[str, Any],
+    results: Sequence[dict[str, Any]],
+    keypoints: KeypointSet,
+    evaluator: Evaluator = "hotcoco",
 ) -> dict[str, float | None]:
     """CrowdPose's nine numbers of one set of detections: see `CrowdPoseEvaluator`."""
-    return CrowdPoseEvaluator(document, keypoints).metrics(results)
+    return CrowdPoseEvaluator(document, keypoints, evaluator).metrics(results)
 
 
 def _precision_and_recall(images: list[dict[str, Any]], recalls: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Precision (T, R) at recalls and the final recall (T,), for T thresholds of OKS; None where there is nobody.
 
     Args:
-        images: entries of pycocotools' `evalImgs` with area range "all".
+        images: entries of `evalImgs` with area range "all".
         recalls: (R,), from 0 to 1.
     """
     people = sum(int(np.count_nonzero(np.equal(image["gtIgnore"], 0))) for image in images)
@@ -90,8 +96,8 @@ def _precision_and_recall(images: list[dict[str, Any]], recalls: np.ndarray) -> 
         return None
     scores = np.concatenate([image["dtScores"] for image in images])
     order = np.argsort(-scores, kind="stable")
-    matched = np.concatenate([image["dtMatches"] for image in images], axis=1)[:, order] != 0
-    counts = ~np.concatenate([image["dtIgnore"] for image in images], axis=1)[:, order].astype(bool)
+    matched = _by_threshold(images, "dtMatches")[:, order] != 0
+    counts = ~_by_threshold(images, "dtIgnore")[:, order].astype(bool)
     hits = np.cumsum(matched & counts, axis=1)
     misses = np.cumsum(~matched & counts, axis=1)
     reached = hits / people
@@ -102,10 +108,16 @@ def _precision_and_recall(images: list[dict[str, Any]], recalls: np.ndarray) -> 
     return precision, reached[:, -1] if len(scores) else np.zeros(len(best))
 
 
+def _by_threshold(images: list[dict[str, Any]], key: str) -> np.ndarray:
+    """An entry of `evalImgs` for all detections, (T, D)."""
+    return np.concatenate([np.asarray(image[key]).reshape(len(image[key]), -1) for image in images], axis=1)
+
+
 def _with_areas(document: dict[str, Any]) -> list[dict[str, Any]]:
-    keypoint_category(document)  # from here on the annotations are dicts
+    category = keypoint_category(document)
     boxed = [{**annotation, "area": 1} for annotation in document["annotations"]]
-    return [
+    others = [annotation for annotation in document["annotations"] if annotation.get("category_id") != category["id"]]
+    return others + [
         {**annotation, "area": annotation["bbox"][3] * annotation["bbox"][2] * AREA_RULE}
         for annotation in person_annotations({**document, "annotations": boxed})
     ]

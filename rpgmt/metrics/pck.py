@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,29 @@ if TYPE_CHECKING:
 
 AUC_THRESHOLDS = np.arange(1, 51) / 100
 """Of a person's size: 0.01, 0.02 … 0.50 (Insafutdinov et al., DeeperCut, arXiv 1605.03170, section 5)."""
+
+
+LEFT_OUT_OF_HEAD_PCK = ("pelvis", "thorax")
+"""Key points that the means of PCKh leave out, as usual on MPII."""
+
+
+class PckCount(NamedTuple):
+    """Whom a PCK is over: people of a known size, and their annotated key points.
+
+    Args:
+        people: who count.
+        of_people: annotated ones.
+        keypoints: which count.
+        of_keypoints: annotated ones of all annotated people.
+    """
+
+    people: int
+    of_people: int
+    keypoints: int
+    of_keypoints: int
+
+    def __str__(self) -> str:
+        return f"{self.people:,} of {self.of_people:,} people, {self.keypoints:,} of {self.of_keypoints:,} key points"
 
 
 def torso_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> dict[str, float | None]:
@@ -25,16 +48,35 @@ def torso_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> 
     Raises:
         ValueError: the data set lacks one of the two key points.
     """
+    truth, valid = _annotated(people, indices)
+    sizes = _torso_sizes(people, truth, valid)
+    return pck_metrics(found[..., :2], truth, valid, sizes, people.keypoints.names)
+
+
+def torso_count(people: CocoPeople) -> PckCount:
+    """Whom `torso_pck` is over: those with both ends of the torso annotated."""
+    truth, valid = _annotated(people, range(len(people.people)))
+    return _count(valid, _torso_sizes(people, truth, valid))
+
+
+def _torso_sizes(people: CocoPeople, truth: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """From left shoulder to right hip in image pixels, (P,); NaN where one is not annotated.
+
+    Args:
+        people: of the data set.
+        truth, valid: as of `pck_metrics`.
+
+    Raises:
+        ValueError: the data set lacks one of the two key points.
+    """
     names = people.keypoints.names
     if missing := {"left_shoulder", "right_hip"} - set(names):
         raise ValueError(
             f"PCK of the torso needs key points left_shoulder and right_hip: {people.name} lacks {', '.join(missing)}"
         )
-    truth, valid = _annotated(people, indices)
     a, b = names.index("left_shoulder"), names.index("right_hip")
     torsos = np.linalg.norm(truth[:, a] - truth[:, b], axis=-1)
-    sizes = np.where((valid[:, a] != 0) & (valid[:, b] != 0), torsos, np.nan)
-    return pck_metrics(found[..., :2], truth, valid, sizes, names)
+    return np.where((valid[:, a] != 0) & (valid[:, b] != 0), torsos, np.nan)
 
 
 def head_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> dict[str, float | None]:
@@ -51,15 +93,25 @@ def head_pck(people: CocoPeople, indices: Sequence[int], found: np.ndarray) -> d
     Raises:
         ValueError: no annotation has a head size.
     """
+    truth, valid = _annotated(people, indices)
+    heads, names = _head_sizes(people, indices), people.keypoints.names
+    return pck_metrics(
+        found[..., :2], truth, valid, heads, names, thresholds=(0.5, 0.1), label="PCKh", left_out=LEFT_OUT_OF_HEAD_PCK
+    )
+
+
+def head_count(people: CocoPeople) -> PckCount:
+    """Whom `head_pck` is over: those with a head size, without the key points that its means leave out."""
+    everybody = range(len(people.people))
+    usual = np.array([name not in LEFT_OUT_OF_HEAD_PCK for name in people.keypoints.names])
+    return _count(_annotated(people, everybody)[1] * usual, _head_sizes(people, everybody))
+
+
+def _head_sizes(people: CocoPeople, indices: Sequence[int]) -> np.ndarray:
     sizes = {a["id"]: a["head_size"] for a in people.annotations["annotations"] if a.get("head_size") is not None}
     if not sizes:
         raise ValueError(f"PCKh needs the head's size of a person: no annotation of {people.name} has a `head_size`")
-    truth, valid = _annotated(people, indices)
-    heads = np.array([sizes.get(people.people[index].annotation_id, np.nan) for index in indices])
-    names = people.keypoints.names
-    return pck_metrics(
-        found[..., :2], truth, valid, heads, names, thresholds=(0.5, 0.1), label="PCKh", left_out=("pelvis", "thorax")
-    )
+    return np.array([sizes.get(people.people[index].annotation_id, np.nan) for index in indices])
 
 
 def pck_metrics(
@@ -95,7 +147,7 @@ def pck_metrics(
     """
     distances = np.linalg.norm(np.asarray(found, np.float64) - np.asarray(truth, np.float64), axis=-1)
     sizes = np.asarray(sizes, np.float64)[:, None]
-    counts = (np.asarray(valid) != 0) & (sizes > 0) & np.isfinite(sizes)
+    counts = (np.asarray(valid) != 0) & _known(sizes)
     errors = np.where(counts, distances, np.nan) / np.where(sizes > 0, sizes, np.nan)
     usual = np.array([name not in left_out for name in names])
     metrics: dict[str, float | None] = {}
@@ -111,6 +163,16 @@ def pck_metrics(
     metrics["AUC"] = float(np.mean([value for value in curve if value is not None])) if kept.any() else None
     metrics["EPE"] = float(distances[kept].mean()) if kept.any() else None
     return metrics
+
+
+def _known(sizes: np.ndarray) -> np.ndarray:
+    return (sizes > 0) & np.isfinite(sizes)
+
+
+def _count(valid: np.ndarray, sizes: np.ndarray) -> PckCount:
+    """Of flags (P, K) and sizes (P,)."""
+    annotated, known = valid != 0, _known(sizes)
+    return PckCount(int(known.sum()), len(known), int(annotated[known].sum()), int(annotated.sum()))
 
 
 def _annotated(people: CocoPeople, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rpgmt.data.coco.annotations import are_numbers
 from rpgmt.errors import UserError
 from rpgmt.metrics.coco import CocoEvaluator
 from rpgmt.metrics.crowdpose import CrowdPoseEvaluator
+from rpgmt.metrics.matching import Evaluator
 from rpgmt.metrics.nms import Suppression, suppress
-from rpgmt.metrics.pck import head_pck, torso_pck
+from rpgmt.metrics.pck import PckCount, head_count, head_pck, torso_count, torso_pck
 from rpgmt.metrics.results import Rescoring, keypoint_results, rescore
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class PoseEvaluation:
         rescoring: a person's score, see `rescore`.
         nms: suppression of people found twice, see `oks_nms`; "none" for none.
         nms_threshold: OKS above which two people are one.
+        evaluator: the library that computes AP.
 
     Raises:
         UserError: the data set lacks what the protocol measures by.
@@ -58,10 +61,12 @@ class PoseEvaluation:
         rescoring: Rescoring = "mean",
         nms: Suppression | Literal["none"] = "none",
         nms_threshold: float = 0.9,
+        evaluator: Evaluator = "hotcoco",
     ) -> None:
         _check_protocol(people, protocol)
         self.people, self.protocol, self.areas = people, protocol, areas
         self.rescoring, self.nms, self.nms_threshold = rescoring, nms, nms_threshold
+        self.evaluator: Evaluator = evaluator
 
     def results(self, indices: Sequence[int], poses: np.ndarray) -> list[dict[str, Any]]:
         """What was found, in COCO's result format.
@@ -86,15 +91,27 @@ class PoseEvaluation:
         if self.protocol == "pckh":
             return head_pck(self.people, indices, poses)
         figures = self._evaluator.metrics(self.results(indices, poses))
-        if self.protocol == "coco_pck" and set(self.people.keypoints.names) >= TORSO:
+        if self.protocol == "coco_pck" and self._with_torso:
             pck = torso_pck(self.people, indices, poses)
             figures |= {name: value for name, value in pck.items() if name.partition(":")[0] == "PCK@0.2"}
         return figures
 
+    def counted(self) -> dict[str, PckCount]:
+        """Whom a PCK is over, by its name: people without a size do not count."""
+        if self.protocol == "pckh":
+            return {"PCKh@0.5": head_count(self.people)}
+        if self.protocol == "pck" or (self.protocol == "coco_pck" and self._with_torso):
+            return {"PCK@0.2": torso_count(self.people)}
+        return {}
+
+    @property
+    def _with_torso(self) -> bool:
+        return set(self.people.keypoints.names) >= TORSO
+
     @cached_property
     def _evaluator(self) -> CocoEvaluator | CrowdPoseEvaluator:
         kind = CrowdPoseEvaluator if self.protocol == "crowdpose" else CocoEvaluator
-        return kind(self.people.annotations, self.people.keypoints)
+        return kind(self.people.annotations, self.people.keypoints, self.evaluator)
 
 
 def _check_protocol(people: CocoPeople, protocol: Protocol) -> None:
@@ -102,10 +119,13 @@ def _check_protocol(people: CocoPeople, protocol: Protocol) -> None:
     if protocol == "pck" and (missing := TORSO - set(people.keypoints.names)):
         need = f"key points {', '.join(sorted(missing))}"
     elif protocol == "pckh":
-        heads = any(annotation.get("head_size") is not None for annotation in people.annotations["annotations"])
-        need = "" if heads else "a `head_size` of the annotations"
+        sizes = [a["head_size"] for a in people.annotations["annotations"] if a.get("head_size") is not None]
+        if not are_numbers(sizes):
+            wrong = next(size for size in sizes if not are_numbers([size]))
+            raise UserError(f"{people.name}: a `head_size` is {wrong!r}: give pixels, or leave it out")
+        need = "" if sizes else "a `head_size` of the annotations"
     elif protocol == "crowdpose":
-        crowded = all(isinstance(image.get("crowdIndex"), int | float) for image in people.annotations["images"])
-        need = "" if crowded else "a `crowdIndex` of every image"
+        crowded = are_numbers([image.get("crowdIndex") for image in people.annotations["images"]])
+        need = "" if crowded else "a `crowdIndex` of every image, a number from 0 to 1"
     if need:
         raise UserError(f"`protocol` is {protocol}: {people.name} lacks {need}; give another, e.g. coco")

@@ -10,7 +10,7 @@ import pytest
 
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS
-from rpgmt.metrics.pck import AUC_THRESHOLDS, head_pck, pck_metrics, torso_pck
+from rpgmt.metrics.pck import AUC_THRESHOLDS, head_count, head_pck, pck_metrics, torso_count, torso_pck
 
 NAMES = ("nose", "hand", "foot")
 
@@ -122,3 +122,12 @@ def test_the_head_comes_with_the_annotation() -> None:
     assert (metrics["PCKh@0.5"], metrics["PCKh@0.1"]) == (1, 0)
     with pytest.raises(ValueError, match="no annotation of annotations has a `head_size`"):
         head_pck(people_with_two_points(shoulder=2), [0], found)
+
+
+def test_whom_it_counts_is_said() -> None:
+    everybody, nobody = people_with_two_points(shoulder=1), people_with_two_points(shoulder=0, head_size=20.0)
+    assert torso_count(everybody) == (1, 1, 3, 3)
+    assert torso_count(nobody) == (0, 1, 0, 2)
+    assert head_count(nobody) == (1, 1, 2, 2)
+    nobody.people *= 1234
+    assert str(torso_count(nobody)) == "0 of 1,234 people, 0 of 2,468 key points"

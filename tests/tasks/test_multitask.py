@@ -230,8 +230,9 @@ def test_a_single_task(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "depth"
     assert train.main([*TINY, "--heads", "depth=1", "--data-root", str(root), "--out", str(out)]) == 0
     assert {name.split("/")[-1].split(".")[0] for name in record(out)["val"]} == {"score", "depth"}
-    line = error_line(evaluate.main, [str(out), "--save-results", str(tmp_path / "x.json"), "--device", "cpu"], capsys)
+    line = error_line(evaluate.main, [str(out), "--save-results", str(tmp_path / "x.json"), "--json", "y.json"], capsys)
     assert "the network has no head `keypoints`" in line
+    assert not Path("y.json").exists()  # refused before anything is measured
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_a_single_task(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["--stop-after", "3"], "`stop_after` is 3: the network has 2 stages"),
         (["--data", "nyuv2", "--data-root", "/nowhere"], "/nowhere/val/image: no such folder"),
         (["--data", "cityscapes", "--data-root", "/nowhere"], "/nowhere/val/image: no such folder"),
-        (["--data", "folders", "--data-root", "/nowhere"], "/nowhere: No such file or directory"),
+        (["--data", "folders", "--data-root", "/nowhere"], "/nowhere/dataset.yaml: No such file or directory"),
         (["--data", "coco", "--data-root", "/nowhere"], "/nowhere: no such data root"),
         (["--data", "ship"], "`--data` is 'ship'"),
         (["--balance", "fixed"], "balance fixed needs one for each task"),

@@ -297,6 +297,26 @@ def test_one_person_and_one_cell_teach_batch_norm_nothing(roots: dict[str, Path]
     build(Config(model=model, data=data, train=TrainConfig(batch_size=2)))
 
 
+def test_whom_pck_is_over_is_told_and_noted(roots: dict[str, Path]) -> None:
+    task = pose_task(roots, "lsp")
+    people = task.val_data.people.people
+    labelled = sum(int((person.visibility > 0).sum()) for person in people)
+    count = len(people)
+    assert task.remarks == [f"PCK@0.2 is over {count} of {count} people, {labelled:,} of {labelled:,} key points"]
+    summary = task.data_summary()
+    assert (summary["pck_people"], summary["pck_keypoints"]) == (count, labelled)
+    assert pose_task(roots, "coco").remarks == []
+    assert not {"pck_people", "pck_keypoints"} & set(pose_task(roots, "coco").data_summary())
+
+
+@pytest.mark.parametrize("library", ["hotcoco", "pycocotools"])
+def test_either_library_measures(roots: dict[str, Path], library: str) -> None:
+    task = pose_task(roots, evaluator=library)
+    batch = batch_of(task)
+    assert task.heads[HEAD].evaluation._evaluator._matcher.evaluator == library
+    assert task.metrics(task.predictions(truth(task, batch), batch))["AP"] == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.filterwarnings("ignore:.* taken from the names of the key points")  # asserted in tests/data
 def test_answers_do_not_depend_on_what_is_asked_first(roots: dict[str, Path], tmp_path: Path) -> None:
     """The training data spell two of the names in another way."""

@@ -18,7 +18,7 @@ from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
 from rpgmt.data.check.recognition import Recognised, recognise
 from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
-from rpgmt.data.coco.data_root import annotation_files, find_file
+from rpgmt.data.coco.data_root import annotation_files, find_file, find_image_folder, image_folders
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
@@ -163,28 +163,28 @@ class _Examination:
             return None
         if self.data == "crowdpose":
             document = _with_areas(document)
-        candidates = [f"images/{self.split}", "images", f"{self.split}2017", f"images/{self.split}2017"]
-        return self._document(document, path, [self.root / name for name in candidates])
+        return self._document(document, path)
 
-    def _document(self, document: Any, path: Path, folders: Sequence[Path]) -> CocoPeople | None:
+    def _document(self, document: Any, path: Path) -> CocoPeople | None:
         sound = people_checks.sound_part(document, str(path), self.findings)
         if sound is None:
             return None
         number = keypoint_category(sound, str(path))["id"]
         files = [image["file_name"] for image in sound["images"]]
-        # Training takes the first folder that has the first image; with that one missing, the one with most of the others.
-        folder = next((place for place in folders if (place / files[0]).is_file()), None)
+        # As training: the first folder that has the first image or, with that one missing, another.
+        root, split = self.root, self.split
+        folder = find_image_folder(root, split, files[:1]) or find_image_folder(root, split, files)
         if folder is None:
-            folder = max(folders, key=lambda place: sum((place / file).is_file() for file in files))
-            looked = ", ".join(map(str, folders))
-            self.findings.refuse("splits whose first image is missing", f"{path}: {files[0]}, looked in {looked}")
+            looked = ", ".join(image_folders(split))
+            self.findings.refuse("splits without images", f"{path}: {files[0]} and the others, looked in {looked}")
+            return None
         lost = set()
         for image in people_checks.images_of_people(sound, str(path)):
             if not (folder / image["file_name"]).is_file():
                 lost.add(image["id"])
                 self.findings.refuse("images that are missing", str(folder / image["file_name"]))
         sound["annotations"] = [entry for entry in sound["annotations"] if entry.get("image_id") not in lost]
-        if not folder.is_dir() or not any(entry.get("category_id") == number for entry in sound["annotations"]):
+        if not any(entry.get("category_id") == number for entry in sound["annotations"]):
             return None
         return self._try(lambda _: CocoPeople.from_document(sound, folder, name=str(path)))
 

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.check.findings import Findings
-from rpgmt.data.coco.annotations import are_numbers, complete_annotation, is_box, keypoint_category
+from rpgmt.data.coco.annotations import are_numbers, complete_annotation, is_box, is_id, is_integer, keypoint_category
+from rpgmt.data.coco.joining import join_categories
 from rpgmt.data.coco.keypoint_names import side_and_part
+from rpgmt.data.coco.person import has_size
 from rpgmt.data.coco.skeletons import KeypointSet
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError
 
 _LISTS = ("images", "annotations", "categories")
@@ -28,9 +31,13 @@ def sound_part(document: Any, name: str, findings: Findings) -> dict[str, Any] |
         name: of the file, for messages.
         findings: gets what is wrong.
     """
+    with findings.warnings_as_facts():
+        document = tidy(document, name)
     if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in _LISTS):
         document = {**document, **{key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}}
     try:
+        with findings.warnings_as_facts():
+            document, _ = join_categories(document, name)
         category = keypoint_category(document, name)
     except UserError as error:
         findings.refuse("files that are no COCO key-point documents", str(error))
@@ -39,7 +46,11 @@ def sound_part(document: Any, name: str, findings: Findings) -> dict[str, Any] |
     known, count = {image["id"] for image in images}, len(category["keypoints"])
     sound = []
     for annotation in document["annotations"]:
-        if annotation.get("category_id") != category["id"]:
+        if not is_integer(annotation.get("category_id")):
+            given = repr(annotation.get("category_id", "missing"))
+            findings.refuse("annotations whose `category_id` is no integer", f"{name}: annotation {annotation['id']}: {given}")
+            continue
+        if annotation["category_id"] != category["id"]:
             sound.append(annotation)
             continue
         try:
@@ -59,7 +70,7 @@ def _with_own_ids(entries: list[Any], key: str, name: str, findings: Findings) -
     result = []
     for entry in entries:
         number = entry.get("id") if isinstance(entry, dict) else None
-        if not isinstance(number, int | str if key == "images" else int):
+        if not is_id(number, key):
             findings.refuse(f"`{key}` that are no objects with an `id`", f"{name}: {str(entry)[:80]}")
         elif number in seen:
             findings.refuse(f"`{key}` with the `id` of another", f"{name}: {number!r}")
@@ -70,8 +81,7 @@ def _with_own_ids(entries: list[Any], key: str, name: str, findings: Findings) -
 
 
 def _has_size(image: dict[str, Any], name: str, findings: Findings) -> bool:
-    size = image.get("width"), image.get("height")
-    if are_numbers(size) and min(size) > 0 and isinstance(image.get("file_name"), str):
+    if has_size(image) and isinstance(image.get("file_name"), str):
         return True
     findings.refuse("images without `file_name`, `width` or `height`", f"{name}: image {image['id']}")
     return False
@@ -80,7 +90,7 @@ def _has_size(image: dict[str, Any], name: str, findings: Findings) -> bool:
 def _title(annotation: dict[str, Any], count: int, images: set[Any]) -> str:
     """What the check of an annotation stumbled over; the order is that of the check."""
     image, points, area = annotation.get("image_id"), annotation.get("keypoints"), annotation.get("area")
-    if not isinstance(image, int | str) or image not in images:
+    if not is_id(image, "images") or image not in images:
         return "annotations of no image"
     if not is_box(annotation.get("bbox")):
         return "annotations without a box of four numbers"
@@ -135,7 +145,6 @@ def check_labels(document: dict[str, Any], name: str, findings: Findings) -> dic
     for entry, points in labelled:
         _check_person(entry, points, names, images[entry["image_id"]], f"{name}: annotation {entry['id']}", findings)
     _check_twins(labelled, name, findings)
-    _check_units(labelled, images, name, findings)
     for point in names:
         if not labels[point]:
             findings.note("key points that are labelled on nobody", f"{name}: {point}")
@@ -194,26 +203,6 @@ def _check_twins(labelled: list[tuple[dict[str, Any], np.ndarray]], name: str, f
         first = seen.setdefault((entry["image_id"], points.tobytes()), entry["id"])
         if first != entry["id"]:
             findings.note("people labelled twice, with the same points", f"{name}: annotations {first} and {entry['id']}")
-
-
-def _check_units(
-    labelled: list[tuple[dict[str, Any], np.ndarray]], images: dict[Any, Any], name: str, findings: Findings
-) -> None:
-    """Suspicions about the whole file: boxes as corners, numbers as parts of the image."""
-    if not labelled:
-        return
-    boxes = np.array([entry["bbox"] for entry, _ in labelled], np.float64)
-    sizes = np.array([[images[entry["image_id"]][key] for key in ("width", "height")] for entry, _ in labelled], np.float64)
-    places = np.concatenate([points[points[:, 2] > 0, :2] for _, points in labelled])
-    for what, values in (("boxes", boxes), ("key points", places)):
-        if values.max() <= 1.5 and sizes.max() > 10:
-            findings.fact(f"{name}: all numbers of the {what} are below 1.5: parts of the image's size? Give pixels")
-    # As corners they would all be within their images and in order, and as x, y, w, h many stick out.
-    ordered = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + _TOLERANCE).all()
-    sticking = (boxes[:, :2] + boxes[:, 2:] > sizes + _TOLERANCE).any(axis=1)
-    if ordered and sticking.mean() > 0.25:
-        share = f"{sticking.sum()} of {len(boxes)}"
-        findings.fact(f"{name}: {share} boxes stick out of their images, and none would as x1, y1, x2, y2: give x, y, w, h")
 
 
 def compare_points(found: dict[str, KeypointSet], root: Path, findings: Findings) -> None:

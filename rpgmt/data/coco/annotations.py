@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -22,7 +23,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such annotation file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a UTF-8 text file: give the JSON file, unpacked") from error
     except OSError as error:
@@ -47,13 +48,23 @@ def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any
     if len(found) != 1:
         names = ", ".join(str(category.get("name", category["id"])) for category in found) or "none"
         raise UserError(f"{name}: one category with a list `keypoints` of names is needed, found: {names}")
-    points = found[0]["keypoints"]
+    keypoint_names(found[0], name)
+    return found[0]
+
+
+def keypoint_names(category: dict[str, Any], name: str) -> list[str]:
+    """The `keypoints` of a category that has them.
+
+    Raises:
+        UserError: they are not different names.
+    """
+    points = category["keypoints"]
     if not isinstance(points, list) or not all(isinstance(point, str) and point for point in points):
-        raise UserError(f"{name}: category {found[0]['id']}: `keypoints` is to be a list of names, e.g. [nose, left_eye]")
+        raise UserError(f"{name}: category {category['id']}: `keypoints` is to be a list of names, e.g. [nose, left_eye]")
     doubled = [point for point in points if points.count(point) > 1]
     if doubled:
-        raise UserError(f"{name}: category {found[0]['id']}: `keypoints` has {doubled[0]!r} twice: give different names")
-    return found[0]
+        raise UserError(f"{name}: category {category['id']}: `keypoints` has {doubled[0]!r} twice: give different names")
+    return points
 
 
 def check_lists(document: Any, name: str = "annotations") -> None:
@@ -71,15 +82,25 @@ def check_lists(document: Any, name: str = "annotations") -> None:
 
 
 def _check_ids(entries: list[dict[str, Any]], key: str, name: str) -> None:
-    # COCO's are integers; images go by their name in many files of others.
-    types, text = ((int, str), "an integer or a string") if key == "images" else ((int,), "an integer")
-    seen = set()
+    text = "an integer or a string" if key == "images" else "an integer"
+    numbers = [entry["id"] for entry in entries]
+    plain: set[type] = {int, str} if key == "images" else {int}
+    if plain.issuperset(map(type, numbers)) and len(set(numbers)) == len(numbers):
+        return
+    seen: dict[Any, dict[str, Any]] = {}
     for entry in entries:
-        if not isinstance(entry["id"], types):
+        if not is_id(entry["id"], key):
             raise UserError(f"{name}: an `id` in `{key}` is {entry['id']!r}: give {text}")
-        if entry["id"] in seen:
-            raise UserError(f"{name}: two entries of `{key}` have the `id` {entry['id']!r}: give each one of its own")
-        seen.add(entry["id"])
+        other = seen.setdefault(entry["id"], entry)
+        if other is not entry:
+            differing = next((field for field in {**other, **entry} if other.get(field) != entry.get(field)), None)
+            which = f" and differ in `{differing}`" if differing else ""
+            raise UserError(f"{name}: two entries of `{key}` have the `id` {entry['id']!r}{which}: give each one of its own")
+
+
+def is_id(value: Any, key: str) -> TypeGuard[int | str]:
+    """Whether it may be an `id` in a list of a document: an integer, of `images` also a name, as many files have it."""
+    return is_integer(value) or (key == "images" and isinstance(value, str))
 
 
 def person_annotations(document: dict[str, Any], name: str = "annotations") -> list[dict[str, Any]]:
@@ -115,7 +136,7 @@ def complete_annotation(annotation: dict[str, Any], count: int, images: set[Any]
     """
     where = f"{name}: annotation {annotation['id']}"
     image = annotation.get("image_id")
-    if not isinstance(image, int | str) or image not in images:
+    if not is_id(image, "images") or image not in images:
         raise UserError(f"{where}: `image_id` is {image!r}, which is not in `images`")
     box = annotation.get("bbox")
     if not is_box(box):
@@ -129,12 +150,13 @@ def complete_annotation(annotation: dict[str, Any], count: int, images: set[Any]
     if not are_numbers(points):
         wrong = next(value for value in points if not are_numbers([value]))
         raise UserError(f"{where}: `keypoints` holds {wrong!r}: give numbers, x, y, v for each point")
-    if strange := set(points[2::3]) - {0, 1, 2}:
+    flags = points[2::3]
+    if strange := set(flags) - {0, 1, 2}:
         raise UserError(f"{where}: v of a key point is {min(strange)}: give 0 not labelled, 1 hidden or 2 visible")
     # Counted anew: the evaluation trusts the count, and people whose count is wrong would be looked for or ignored in vain.
-    labelled = sum(v > 0 for v in points[2::3])
+    labelled = len(flags) - flags.count(0)
     complete = {"iscrowd": 0, "area": 0, **annotation, "keypoints": points, "num_keypoints": labelled}
-    if not are_numbers([complete["iscrowd"]]):
+    if not are_numbers([complete["iscrowd"]]) or complete["iscrowd"] not in (0, 1):
         raise UserError(f"{where}: `iscrowd` is {complete['iscrowd']!r}: give 0 or 1, or leave it out")
     if not are_numbers([complete["area"]]) or complete["area"] <= 0:
         if complete["num_keypoints"] > 0:
@@ -154,8 +176,23 @@ def is_box(value: Any) -> TypeGuard[list[float]]:
 
 def are_numbers(values: Any) -> TypeGuard[Sequence[float]]:
     """Whether it is a list or tuple of finite numbers."""
-    # The range rejects NaN and infinities; one pass without NumPy, as there may be 262,000 annotations.
-    return isinstance(values, list | tuple) and all(isinstance(value, int | float) and -1e9 < value < 1e9 for value in values)
+    if not isinstance(values, list | tuple):
+        return False
+    # In a few calls for all of them, as there may be 262,000 annotations: min and max may overlook NaN, a sum does not.
+    plain = {int, float}.issuperset(map(type, values)) or all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+    )
+    return plain and (not values or (-1e9 < min(values) <= max(values) < 1e9 and not math.isnan(sum(values))))
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether it is an integer, and neither true nor false."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def folder_of(name: str) -> str:
+    """Where a document's file lies, or its name where it is none: notes that the files of two splits share name it."""
+    return str(Path(name).parent) if name.endswith(".json") else name
 
 
 def _kind(value: Any) -> str:

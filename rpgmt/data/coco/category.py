@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from rpgmt.data.coco.annotations import are_numbers
+from rpgmt.data.coco.annotations import are_numbers, folder_of
 from rpgmt.data.coco.keypoint_names import infer_flip_pairs, side_and_part, upper_body
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, DEFAULT_SIGMA, KNOWN_SETS, KeypointSet
 from rpgmt.errors import UserError
@@ -52,7 +52,8 @@ def keypoint_set(
         upper=upper_body(names),
     )
     if notes:
-        warnings.warn(f"{name}: taken from the names of the key points: {'; '.join(notes)}", stacklevel=4)
+        # Of the folder, so that the files of two splits say it once.
+        warnings.warn(f"{folder_of(name)}: taken from the names of the key points: {'; '.join(notes)}", stacklevel=4)
     return result
 
 
@@ -108,6 +109,7 @@ def _skeleton(names: Names, category: dict[str, Any], name: str, given: Any, kno
         raise UserError(f"{where}: `skeleton` is {_short(edges)}: give pairs of numbers of key points, from 1 to {len(names)}")
     inside = tuple((a - 1, b - 1) for a, b in edges if 1 <= a <= len(names) and 1 <= b <= len(names))
     if len(inside) < len(edges):  # it occurs: CrowdPose's files keep COCO's edges
+        where = f"{folder_of(name)}: category {category['id']}"
         warnings.warn(f"{where}: edges of `skeleton` to points beyond the {len(names)} are left out", stacklevel=5)
     return inside
 

@@ -16,18 +16,29 @@ def find_files(root: str | Path, split: str) -> tuple[Path, Path]:
 
     The file is the first of `annotations/person_keypoints_{split}.json`, `person_keypoints_{split}.json` and COCO's own
     `annotations/person_keypoints_{split}2017.json`; the folder is the first of `images/{split}`, `images`,
-    `{split}2017` and `images/{split}2017` that holds the first image named in the file.
+    `{split}2017`, `images/{split}2017` and the root itself that holds the first image named in the file, or, where that is
+    missing, any of them.
 
     Raises:
-        UserError: the root, the file or the image is missing, or the file is empty, not JSON, or names no image.
+        UserError: the root, the file or all images are missing, or the file is empty, not JSON, or names no image.
     """
     path = find_file(root, split, annotation_files(split))
     image = _first_file_name(path)
-    folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
-    for folder in folders:
-        if (Path(root) / folder / image).is_file():
-            return path, Path(root) / folder
-    raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(folders)}")
+    folder = find_image_folder(Path(root), split, [image]) or find_image_folder(Path(root), split, _file_names(path))
+    if folder is None:
+        raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(image_folders(split))}")
+    return path, folder
+
+
+def find_image_folder(root: Path, split: str, names: Sequence[str]) -> Path | None:
+    """The first of a split's possible folders that holds one of the images."""
+    folders = (root / folder for folder in image_folders(split))
+    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+
+
+def image_folders(split: str) -> tuple[str, ...]:
+    """Where a COCO-style data root may have the images of a split, in order of precedence; the root for names with a folder."""
+    return f"images/{split}", "images", f"{split}2017", f"images/{split}2017", "."
 
 
 def annotation_files(split: str) -> tuple[str, ...]:
@@ -48,6 +59,13 @@ def find_file(root: str | Path, split: str, candidates: Sequence[str]) -> Path:
     if path is None:
         raise UserError(f"{root}: no annotation file of split {split!r}: looked for {', '.join(candidates)}")
     return path
+
+
+def _file_names(path: Path) -> list[str]:
+    document = read_json(path)
+    images = document.get("images") if isinstance(document, dict) else None
+    names = [image.get("file_name") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _first_file_name(path: Path) -> str:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import are_numbers, is_box, read_json
+from rpgmt.data.coco.annotations import are_numbers, is_box, is_id, is_integer, read_json
 from rpgmt.data.coco.person import Person, clip_box
+from rpgmt.data.coco.units import unit_note
 from rpgmt.errors import UserError
 
 
-def detected_people(document: dict[str, Any], category: dict[str, Any], path: Path, threshold: float) -> list[Person]:
+def detected_people(
+    document: dict[str, Any], category: dict[str, Any], numbers: Collection[int], path: Path, threshold: float
+) -> list[Person]:
     """The detections of a category on the images of a document, clipped to them.
 
     Args:
         document: whose images count; detections on others, and on none of it, are left out.
-        category: with the key points; detections of other categories are left out.
+        category: with the key points.
+        numbers: `category_id` of detections that count.
         path: a JSON list of {`image_id`, `category_id`, `bbox`: [x, y, w, h], `score`}.
         threshold: detections with a lower score are left out.
 
@@ -32,9 +37,10 @@ def detected_people(document: dict[str, Any], category: dict[str, Any], path: Pa
         raise UserError(f"{path}: not a list of detections: give COCO's box results, {{image_id, category_id, bbox, score}}")
     for number, result in enumerate(results):
         _check(result, f"{path}: detection {number}")
-    found = [result for result in results if result["category_id"] == category["id"]]
+    found = [result for result in results if result["category_id"] in numbers]
     if not found:
-        raise UserError(f"{path}: no detection has the `category_id` {category['id']} ({category.get('name', 'person')})")
+        listed = ", ".join(map(str, sorted(numbers)))
+        raise UserError(f"{path}: no detection has the `category_id` {listed} ({category.get('name', 'person')})")
     images = {image["id"]: image for image in document["images"]}
     here = [result for result in found if result["image_id"] in images]
     if not here:
@@ -47,6 +53,8 @@ def detected_people(document: dict[str, Any], category: dict[str, Any], path: Pa
     if len(here) < len(found):
         warnings.warn(f"{path}: {len(found) - len(here)} of {len(found)} detections are on other images", stacklevel=3)
     points = len(category["keypoints"])
+    if note := unit_note([result["bbox"] for result in here], [], [images[result["image_id"]] for result in here]):
+        warnings.warn(f"{path}: {note}", stacklevel=3)
     people = []
     for result in here:
         box = clip_box(result["bbox"], images[result["image_id"]], str(path)) if result["score"] >= threshold else None
@@ -74,8 +82,8 @@ def _check(result: Any, where: str) -> None:
     if not isinstance(result, dict):
         raise UserError(f"{where} is {result!r}: give an object {{image_id, category_id, bbox, score}}")
     for key, valid, text in (
-        ("image_id", isinstance(result.get("image_id"), int | str), "the id of an image"),
-        ("category_id", isinstance(result.get("category_id"), int), "the id of a category"),
+        ("image_id", is_id(result.get("image_id"), "images"), "the id of an image"),
+        ("category_id", is_integer(result.get("category_id")), "the id of a category"),
         ("bbox", is_box(result.get("bbox")), "[x, y, width, height] in pixels"),
         ("score", are_numbers([result.get("score")]), "a number"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,10 @@ import numpy as np
 from rpgmt.data.coco.annotations import keypoint_category, read_json
 from rpgmt.data.coco.category import NamePairs, keypoint_set
 from rpgmt.data.coco.detections import detected_people
+from rpgmt.data.coco.joining import check_category_ids, join_categories
 from rpgmt.data.coco.person import annotated_people
-from rpgmt.data.images import check_files, read_image_file
+from rpgmt.data.coco.tidy import tidy
+from rpgmt.data.images import check_files, missing_files, read_image_file
 from rpgmt.data.regions import Entry, Regions
 from rpgmt.errors import UserError
 
@@ -27,10 +30,12 @@ class CocoPeople:
     without labelled key points. `image_dir` is the folder of the images, where they are files.
 
     Args:
-        annotations: the parsed document (`images`, `annotations`, `categories`); it is kept, not copied or changed.
+        annotations: the parsed document (`images`, `annotations`, `categories`); it is kept, not changed, and copied only
+            where it needs what `tidy` and `join_categories` do.
         read_image: gives the uint8 RGB array (H, W, 3) of an entry of `images`; called as that of `Regions`.
         boxes: where the boxes come from, for labels, as of `Regions`.
         name: of the data set, for messages.
+        categories: names of the categories that are the people; None: all that have key points, see `join_categories`.
         sigmas, flip_pairs, skeleton: of the key points, where the document's own are missing or wrong: see
             `rpgmt.data.coco.category.keypoint_set`.
         clip: cut the people's boxes off at the image's edges.
@@ -46,12 +51,15 @@ class CocoPeople:
         *,
         boxes: str = "gt boxes",
         name: str = "annotations",
+        categories: Sequence[str] | None = None,
         sigmas: Sequence[float] | None = None,
         flip_pairs: NamePairs | None = None,
         skeleton: NamePairs | None = None,
         clip: bool = True,
     ) -> None:
+        annotations, self.category_ids = join_categories(tidy(annotations, name), name, categories)
         category = keypoint_category(annotations, name)
+        check_category_ids(annotations, name)
         self.annotations = annotations
         self.read_image = read_image
         self.image_dir: Path | None = None
@@ -72,22 +80,18 @@ class CocoPeople:
         cls,
         json_path: str | Path,
         image_dir: str | Path,
-        *,
-        sigmas: Sequence[float] | None = None,
-        flip_pairs: NamePairs | None = None,
-        skeleton: NamePairs | None = None,
+        **options: Any,
     ) -> CocoPeople:
         """Read a COCO key-point JSON file; images are read from `image_dir` when they are asked for.
 
         Args:
             json_path, image_dir: of the annotations and the images.
-            sigmas, flip_pairs, skeleton: as of the class.
+            options: further arguments of the class.
 
         Raises:
             UserError: the file, the folder or an image that somebody stands in is missing.
             UserError: the file is empty, not JSON or not COCO's format.
         """
-        options = {"sigmas": sigmas, "flip_pairs": flip_pairs, "skeleton": skeleton}
         return cls.from_document(read_json(Path(json_path)), image_dir, name=str(json_path), **options)
 
     @classmethod
@@ -109,7 +113,16 @@ class CocoPeople:
         data = cls(document, partial(_read_image, folder), name=name, **options)
         data.image_dir = folder
         check_files(folder, (_file_name(person.image, name) for person in data.people), name)
+        data._note_missing(folder)
         return data
+
+    def _note_missing(self, folder: Path) -> None:
+        """Says how many images are missing that nobody is on: only a detector's boxes may ask for them."""
+        peopled = {person.image["id"] for person in self.people}
+        empty = [image["file_name"] for image in self.annotations["images"] if image["id"] not in peopled and _named(image)]
+        if missing := missing_files(folder, empty):
+            text = f"{self.name}: {len(missing)} of {len(empty)} images without labelled people are missing"
+            warnings.warn(f"{text}, e.g. {missing[0]}", stacklevel=3)
 
     def with_detections(self, path: str | Path, threshold: float = 0.0) -> CocoPeople:
         """The same document and images with a detector's boxes: `people` are the detections, the truth stays.
@@ -120,19 +133,25 @@ class CocoPeople:
             threshold: the lowest score that counts.
 
         Raises:
-            UserError: the file is malformed, or no detection is left.
+            UserError: the file is malformed, no detection is left, or an image is missing.
         """
         result = copy.copy(self)
         category = keypoint_category(self.annotations, self.name)
-        result.people = detected_people(self.annotations, category, Path(path), threshold)
+        result.people = detected_people(self.annotations, category, self.category_ids, Path(path), threshold)
+        if self.image_dir is not None:
+            check_files(self.image_dir, (_file_name(person.image, self.name) for person in result.people), self.name)
         result.boxes = "detected boxes"
         return result
 
 
 def _file_name(image: Entry, name: str) -> str:
-    if not isinstance(image.get("file_name"), str):
+    if not _named(image):
         raise UserError(f"{name}: image {image['id']} has no `file_name`")
     return image["file_name"]
+
+
+def _named(image: Entry) -> bool:
+    return isinstance(image.get("file_name"), str)
 
 
 def _read_image(folder: Path, image: Entry, *need: int) -> np.ndarray:

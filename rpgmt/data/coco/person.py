@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.coco.annotations import are_numbers, person_annotations
+from rpgmt.data.coco.units import unit_note
 from rpgmt.data.regions import Box, Entry, Region
 from rpgmt.errors import UserError
 
@@ -54,12 +55,16 @@ def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Pe
     """
     images = {image["id"]: image for image in document["images"]}
     people, outside = [], 0
+    boxes, poses, shown = [], [], []
     for annotation in person_annotations(document, name):
         points = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3)
         if annotation["iscrowd"] or annotation["num_keypoints"] == 0:
             continue
         image = images[annotation["image_id"]]
         inside = clip_box(annotation["bbox"], image, name)
+        boxes.append(annotation["bbox"])
+        poses.append(points)
+        shown.append(image)
         if inside is None:
             outside += 1
             continue
@@ -75,11 +80,19 @@ def annotated_people(document: dict[str, Any], name: str, clip: bool) -> list[Pe
                 area=float(annotation["area"]),
             )
         )
+    if note := unit_note(boxes, poses, shown, clip=clip):
+        warnings.warn(f"{name}: {note}", stacklevel=3)
     if not people:
         raise UserError(f"{name}: nobody to train on or evaluate: no person has a labelled key point and a box in the image")
     if outside:
         warnings.warn(f"{name}: {outside} people are left out: their boxes are empty or outside the image", stacklevel=3)
     return people
+
+
+def has_size(image: Entry) -> bool:
+    """Whether an image's entry has a width and a height in whole pixels."""
+    size = image.get("width"), image.get("height")
+    return are_numbers(size) and min(size) > 0 and all(value == int(value) for value in size)
 
 
 def clip_box(box: Any, image: Entry, name: str) -> Box | None:
@@ -88,9 +101,10 @@ def clip_box(box: Any, image: Entry, name: str) -> Box | None:
     Raises:
         UserError: the image has no size.
     """
-    width, height = size = image.get("width"), image.get("height")
-    if not are_numbers(size) or min(size) <= 0:
-        raise UserError(f"{name}: image {image['id']} needs `width` and `height` in pixels")
+    if not has_size(image):
+        given = f"{image.get('width', 'missing')!r} and {image.get('height', 'missing')!r}"
+        raise UserError(f"{name}: image {image['id']} needs `width` and `height` in whole pixels: they are {given}")
+    width, height = image["width"], image["height"]
     x, y, w, h = box
     left, top, right, bottom = max(x, 0.0), max(y, 0.0), min(x + w, width), min(y + h, height)
     if right <= left or bottom <= top:

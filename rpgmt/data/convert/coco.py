@@ -17,7 +17,9 @@ from rpgmt.data.coco.annotations import (
     read_json,
 )
 from rpgmt.data.coco.category import keypoint_set
-from rpgmt.data.coco.data_root import annotation_files
+from rpgmt.data.coco.data_root import annotation_files, image_folders
+from rpgmt.data.coco.joining import check_category_ids
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import ALL, Part, count_text, safe_name, the_category
 from rpgmt.errors import UserError
@@ -39,8 +41,8 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
     for split in _SPLITS:
         path = next((source / name for name in annotation_files(split) if (source / name).is_file()), None)
         if path is not None:
-            folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
-            parts.append(_read(path, split, [images] if images else [source / name for name in folders], notes))
+            folders = [images] if images else [source / name for name in image_folders(split)]
+            parts.append(_read(path, split, folders, notes))
     if not parts:
         looked = ", ".join(name for split in _SPLITS for name in annotation_files(split)[:2])
         raise UserError(f"{source}: no annotations in COCO's format: looked for {looked}; or give the JSON file")
@@ -48,8 +50,9 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
 
 
 def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
-    document, name = read_json(path), str(path)
+    document, name = tidy(read_json(path), str(path)), str(path)
     check_lists(document, name)
+    check_category_ids(document, name)
     categories = [entry for entry in document["categories"] if entry.get("keypoints")]
     if not categories:
         raise UserError(f"{path}: no category has a list `keypoints` of names")
@@ -70,7 +73,7 @@ def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
     finder.check()
     known, areas = {image["id"] for image in part.images}, 0
     for entry in document["annotations"]:
-        if not isinstance(number := entry.get("category_id"), int) or number not in counts:
+        if (number := entry["category_id"]) not in counts:
             continue
         if not entry.get("area") and is_box(box := entry.get("bbox")):
             entry, areas = {**entry, "area": AREA_RULE * box[2] * box[3]}, areas + 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from rpgmt.config.validation import from_dict
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.coco.entries import image_entries
 from rpgmt.data.coco.people import CocoPeople
-from rpgmt.data.dense.dataset_yaml import ClassFile, FolderSet, MapFiles
+from rpgmt.data.dense.class_table import read_class_table
+from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
 from rpgmt.data.dense.label_files import LabelFiles, label_paths, stem
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
@@ -72,13 +73,21 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
     folder, name = place(settings.images), f"{path} ({split})"
     people = None
     if settings.keypoints is None:
-        regions = whole_images(_images(folder), _Images(folder).read, name)
+        with _of_key(path, "images"):
+            regions = whole_images(_images(folder), _Images(folder).read, name)
     else:
-        people = CocoPeople.from_files(place(settings.keypoints), folder)
+        with _of_key(path, "keypoints"):
+            people = CocoPeople.from_files(place(settings.keypoints), folder)
         regions = people.regions
     entries = list({region.image["id"]: region.image for region in regions.regions}.values())
-    maps = {key: _label_files(place(files.folder), files, key, entries, folder) for key, files in settings.maps.items()}
-    classes = {key: _labels(place(file.file), file, entries) for key, file in settings.classes.items()}
+    maps, classes = {}, {}
+    for key, files in settings.maps.items():
+        with _of_key(path, f"maps, {key}"):
+            maps[key] = _label_files(place(files.folder), files, key, entries, folder)
+    for key, file in settings.classes.items():
+        with _of_key(path, f"classes, {key}"):
+            whole = "{split}" in file.file
+            classes[key] = read_class_table(place(file.file), file.classes, entries, folder, of_these_alone=whole)
     labels = _Labels(maps, classes)
     _note_what_lacks_labels(name, labels, entries)
     return MultiTaskSet(
@@ -94,6 +103,15 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         },
         way=f"`swaps` in {path.name}",
     )
+
+
+@contextmanager
+def _of_key(path: Path, key: str) -> Iterator[None]:
+    """Errors begin with the description and the key that led to what is wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {key}: {error}") from error
 
 
 def _images(folder: Path) -> list[Entry]:
@@ -144,47 +162,6 @@ def _label_files(folder: Path, files: MapFiles, key: str, entries: Sequence[Entr
     if files.classes and (text := found.absent_classes(entries)):
         warnings.warn(text, stacklevel=3)
     return found
-
-
-def _labels(path: Path, file: ClassFile, entries: Sequence[Entry]) -> dict[str, int]:
-    """The classes in a CSV file, as numbers, by the images' names without their suffix."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened)
-            if missing := {"image", "class"} - set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
-            rows = [(reader.line_num, row["image"], row["class"]) for row in reader]
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    stems = {name: stem(entry["file_name"]) for entry in entries for name in (stem(entry["file_name"]), entry["file_name"])}
-    found: dict[str, int] = {}
-    unknown = []
-    for line, image, name in rows:
-        key = stems.get(image) or stems.get(_without_suffix(image))
-        if key is None:
-            unknown.append(f"line {line}: {image}")
-            continue
-        if name not in file.classes:
-            raise UserError(f"{path}, line {line}: class {name!r} is none of {', '.join(file.classes)}")
-        if key in found:
-            raise UserError(f"{path}, line {line}: image {image} stands twice: give each image one class")
-        found[key] = file.classes.index(name)
-    if not found:
-        raise UserError(f"{path}: names none of the images: give their files' names, e.g. {entries[0]['file_name']}")
-    if unknown and "{split}" in file.file:  # else it is for more images than these
-        warnings.warn(f"{path}: {len(unknown)} of {len(rows)} rows name none of the images, e.g. {unknown[0]}", stacklevel=3)
-    absent = [name for number, name in enumerate(file.classes) if number not in found.values()]
-    if absent:
-        warnings.warn(f"{path}: no image of {', '.join(absent)}", stacklevel=3)
-    return found
-
-
-def _without_suffix(image: str | None) -> str:
-    """An image's name as people write it in tables: with the suffix in capitals, or with ./ before it."""
-    text = (image or "").strip().replace("\\", "/").removeprefix("./")
-    return stem(text) if text.lower().endswith(IMAGE_SUFFIXES) else text
 
 
 def _note_what_lacks_labels(name: str, labels: _Labels, entries: Sequence[Entry]) -> None:

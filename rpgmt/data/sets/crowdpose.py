@@ -10,6 +10,7 @@ from rpgmt.data.coco.data_root import find_file
 from rpgmt.data.coco.entries import person_category
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import CROWDPOSE_KEYPOINTS
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError
 
 _SPLITS = ("train", "val", "test", "trainval")
@@ -34,7 +35,7 @@ def read_crowdpose(root: str | Path, split: str) -> CocoPeople:
         raise UserError(f"`split` is {split!r}: CrowdPose has {', '.join(_SPLITS)}")
     stem = f"crowdpose_{split}.json"
     path = find_file(root, split, (stem, f"json/{stem}", f"annotations/{stem}", f"annotations/mmpose_{stem}"))
-    document = read_json(path)
+    document = tidy(read_json(path), str(path))
     category = keypoint_category(document, str(path))
     names = CROWDPOSE_KEYPOINTS.names
     # Some copies say what the file means by "head".

@@ -60,7 +60,7 @@ def read_lsp(root: str | Path, split: str) -> CocoPeople:
         digits = 5
     else:
         raise UserError(f"{path}: `joints` is {joints.shape}: LSP's is (3, 14, 2000), LSP Extended's (14, 3, 10000)")
-    if not np.isfinite(points[visibility > 0]).all():
+    if not (np.abs(points[visibility > 0]) < 1e9).all():
         raise UserError(f"{path}: a labelled joint has no position: give the data set's own file")
     images = image_entries(root / "images", [f"im{i + 1:0{digits}d}.jpg" for i in chosen], str(path))
     annotations = []

@@ -24,6 +24,8 @@ _FILES = {
     "trainval": ("annot/trainval.json", "annotations/mpii_trainval.json", "mpii_trainval.json"),
 }
 _HEADS = ("annot/gt_valid.mat", "annotations/mpii_gt_val.mat", "mpii_gt_val.mat")
+_FAR = 1e9
+"""Pixels: no image is so large."""
 _NECK, _TOP = MPII_KEYPOINTS.names.index("upper_neck"), MPII_KEYPOINTS.names.index("head_top")
 
 
@@ -120,9 +122,18 @@ def _evaluation_truth(
         if truth[key].shape != shape:
             raise UserError(f"{path}: `{key}` is {truth[key].shape}, not {shape} for the {count} people of the JSON file")
     boxes = truth["headboxes_src"]
+    _check_finite("headboxes_src", np.isnan(boxes) | (np.abs(boxes) < _FAR), path, axis=(0, 1))
     labelled = truth["jnt_missing"].T == 0
     points = np.where(labelled[..., None], truth["pos_gt_src"].transpose(2, 0, 1) - 1, 0.0)
+    _check_finite("pos_gt_src", np.abs(points) < _FAR, path, axis=(1, 2))
     return points, labelled, 0.6 * np.linalg.norm(boxes[1] - boxes[0], axis=0)
+
+
+def _check_finite(key: str, finite: np.ndarray, path: Path, axis: tuple[int, int]) -> None:
+    """Raise UserError where a number of a person is infinite; an unknown head box, NaN, is not."""
+    wrong = ~finite.all(axis=axis)
+    if wrong.any():
+        raise UserError(f"{path}: `{key}` of person {int(np.argmax(wrong))} is not finite: give the data set's own file")
 
 
 def _check(entry: Any, where: str) -> None:

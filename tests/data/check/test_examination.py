@@ -100,16 +100,20 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str, int]] = {
     "id": (lambda d: person(d, 1).update(id=person(d, 0)["id"]), "`annotations` with the `id` of another", 1),
     "no object": (lambda d: d["annotations"].append(5), "`annotations` that are no objects with an `id`", 1),
     "no id": (lambda d: d["images"].append({"id": [1]}), "`images` that are no objects with an `id`", 1),
-    "image id": (lambda d: d["images"].append(d["images"][0]), "`images` with the `id` of another", 1),
+    "image id": (
+        lambda d: d["images"].append({**d["images"][0], "file_name": "x.jpg"}),
+        "`images` with the `id` of another",
+        1,
+    ),
     "size": (lambda d: drop(d["images"][0], "width"), "images without `file_name`, `width` or `height`", 1),
     "list": (lambda d: d.update(images=[]), "files that are no COCO key-point documents", 1),
     "category": (
-        lambda d: d["categories"].append({**d["categories"][0], "id": 8}),
+        lambda d: d["categories"].append({**d["categories"][0], "id": 8, "keypoints": ["tip"]}),
         "files that are no COCO key-point documents",
         1,
     ),
     "missing": (lambda d: d["images"][1].update(file_name="none.jpg"), "images that are missing", 1),
-    "first": (lambda d: d["images"][0].update(file_name="none.jpg"), "splits whose first image is missing", 1),
+    "first": (lambda d: d["images"][0].update(file_name="none.jpg"), "images that are missing", 1),
     "pairs": (
         lambda d: d["categories"][0].update(flip_pairs=[["nose", "ear"]]),
         "what the reader refuses (the first of it)",
@@ -191,6 +195,7 @@ def test_boxes_as_corners_and_numbers_as_parts_are_suspected(root: Path) -> None
         for entry in document["annotations"]:
             width, height = sizes[entry["image_id"]]
             entry["bbox"] = [width / 2, height / 2, width - 1, height - 1]
+            entry["keypoints"] = [0.6 * width, 0.7 * height, 2, 0.9 * width, 0.8 * height, 2] * 3
 
     def parts(document: dict[str, Any]) -> None:
         for entry in document["annotations"]:
@@ -200,8 +205,23 @@ def test_boxes_as_corners_and_numbers_as_parts_are_suspected(root: Path) -> None
     change(root, corners)
     change(root, parts, "val")
     text = text_of(examine(root))
-    assert "none would as x1, y1, x2, y2" in text
+    assert "boxes stick out of their image; nearly all would fit if `bbox` were x1, y1, x2, y2" in text
     assert "parts of the image's size" in text
+
+
+def test_what_the_readers_make_plain_is_said(root: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        document["images"].append(dict(document["images"][0]))
+        document["images"][1]["width"] = float(document["images"][1]["width"])
+        document["annotations"].append({**person(document, 0), "id": 777, "category_id": "1"})
+        document["annotations"].append({**person(document, 0), "id": 778, "category_id": 99})
+
+    change(root, edit)
+    report = examine(root)
+    assert titles(report, refused=True) == {"annotations whose `category_id` is no integer": 1}
+    text = text_of(report)
+    assert "entries of `images` stand twice and count once" in text
+    assert "annotations are left out: `categories` lacks their `category_id` 99" in text
 
 
 def test_image_files(root: Path) -> None:

@@ -205,17 +205,44 @@ def test_labels_of_whole_images(tmp_path: Path) -> None:
     scene = {"scene": {"file": "scenes_{split}.csv", "classes": ["indoor", "outdoor"]}}
     path = _write(tmp_path, {"classes": scene}, count=3)
     (tmp_path / "scenes_train.csv").write_text("class,image\noutdoor,a0.jpg\nindoor,a2\ncity,of another set\n")
-    with pytest.warns(UserWarning, match=r"scenes_train\.csv: 1 of 3 rows name none of the images, e\.g\. line 4: of a"):
+    with pytest.warns(UserWarning, match=r"scenes_train\.csv: 1 of 3 rows name none of the 3 images in .*line 4, 'of another"):
         labelled = read_folders(path, "train")
     assert labelled.classes == {"scene": ("indoor", "outdoor")}
     crops = MultiTaskCrops(labelled, ("scene",), (WIDTH, HEIGHT))
     assert [crops[0, index]["scene"] for index in range(3)] == [1, -1, 0]
 
 
+def test_rows_find_images_under_other_spellings_where_one_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "images/train").mkdir(parents=True)
+    for name in ("B.jpg", "c.png", "d.jpg", "D.png", "e.jpg"):
+        cv2.imwrite(str(tmp_path / "images/train" / name), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    scene = {"scene": {"file": "scenes_{split}.csv", "classes": ["in", "out"]}}
+    path = _write(tmp_path, {"classes": scene}, count=1)
+    rows = ["A0.PNG,out", "../b.jpg,out", "images/train/c,in", "D.PNG,out", "d.bmp,in", "images\\val\\e.jpg,in"]
+    (tmp_path / "scenes_train.csv").write_text("image,class\n" + "\n".join(rows), encoding="utf-8-sig")
+    # Nobody knows which of d.jpg and D.png is meant by d.bmp; images of another split are others.
+    with (
+        pytest.warns(UserWarning, match=r"images without a label: scene 2 of 6, e\.g\. d\.jpg"),
+        pytest.warns(UserWarning, match=r"2 of 6 rows name none of the 6 images in .*, e\.g\. line 6, 'd\.bmp'"),
+    ):
+        labelled = read_folders(path, "train")
+    found = [labelled.read_classes(entry) for entry in _entries(labelled)]
+    files = [entry["file_name"] for entry in _entries(labelled)]
+    assert dict(zip(files, found, strict=True)) == {
+        "a0.jpg": {"scene": 1},
+        "B.jpg": {"scene": 1},
+        "c.png": {"scene": 0},
+        "d.jpg": {},
+        "D.png": {"scene": 1},
+        "e.jpg": {},
+    }
+
+
 WRONG_SETS: list[tuple[Any, str]] = [
     ({"image": "x"}, r"set\.yaml: `image` is not a key of the config: did you mean `images`\?"),
     ({"images": 3}, r"set\.yaml: `images` is 3: must be text"),
-    ({"images": "pictures/{split}"}, "pictures/train: no such folder of images"),
+    ({"images": "pictures/{split}"}, r"set\.yaml: images: .*pictures/train: no such folder of images"),
+    ({"keypoints": "points.json"}, r"set\.yaml: keypoints: .*points\.json: no such annotation file"),
     ({"maps": ["depth"]}, r"`maps` is \['depth'\]: give a name for each and what it is"),
     ({"maps": {"my depth": {}}}, "`maps` has the name 'my depth': use letters, digits and _"),
     ({"maps": {"depth": "depth"}}, "maps, depth: the config is 'depth': must be a mapping"),

@@ -88,6 +88,21 @@ def test_the_truth_of_val_is_that_of_the_evaluation_file(tmp_path: Path) -> None
     assert points[3:5].tolist() == [[0, 0, 0], [30, 41, 2]]
 
 
+@pytest.mark.parametrize("key", ["headboxes_src", "pos_gt_src"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, 1e300])
+def test_infinite_numbers_of_the_evaluation_file_are_an_error(tmp_path: Path, key: str, value: float) -> None:
+    write_mpii(tmp_path, 2)
+    path = tmp_path / "annot/gt_valid.mat"
+    truth = {name: values for name, values in loadmat(path).items() if not name.startswith("__")}
+    truth["jnt_missing"][:] = 0
+    savemat(path, {**truth, key: np.where(np.indices(truth[key].shape)[-1] == 1, value, truth[key])})
+    with pytest.raises(UserError, match=f"gt_valid.mat: `{key}` of person 1 is not finite: give the data set's own file"):
+        read_mpii(tmp_path, "val")
+    truth["headboxes_src"][:] = np.nan  # nobody's head is known, which is no error
+    savemat(path, truth)
+    assert all("head_size" not in entry for entry in read_mpii(tmp_path, "val").annotations["annotations"])
+
+
 def test_mmpose_names_are_found(root: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "images").symlink_to(root / "images")
