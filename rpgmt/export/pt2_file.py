@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def write_pt2(network: ExportNetwork, path: Path, *, half: bool = False) -> list
     with whole_file(path, folders=True) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own for its developers
         program = torch.export.export(exported, (crops,), dynamic_shapes=batch)
-        torch.export.save(program, part, extra_files={EXTRA_FILE: exported.facts.to_json()})
+        data = io.BytesIO()  # torch's own writer has another error for a full disk
+        torch.export.save(program, data, extra_files={EXTRA_FILE: exported.facts.to_json()})
+        part.write_bytes(data.getbuffer())
         module = torch.export.load(part).module()
 
         @torch.no_grad()
