@@ -49,7 +49,7 @@ def whole_file(path: Path, *, durable: bool = True, folders: bool = False) -> It
         with writing(path):
             yield path
         return
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    part = part_of(path)
     try:
         with writing(path, part):
             yield part
@@ -62,6 +62,16 @@ def whole_file(path: Path, *, durable: bool = True, folders: bool = False) -> It
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The name of a file until it is whole."""
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
+def is_part(path: Path) -> bool:
+    """Whether it is such a name: what a killed program may leave."""
+    return path.name.startswith(".") and ".part" in path.name
 
 
 def write_text(path: Path, text: str, *, durable: bool = True, folders: bool = False) -> None:

@@ -130,9 +130,8 @@ def loader_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        how = "was killed" if "killed" in str(error) else "ended"
         raise UserError(
-            f"a process that loads data {how}, perhaps for lack of memory: go on with the run by --resume, with fewer "
+            "a process that loads data was lost, perhaps for lack of memory: go on with the run by --resume, with fewer "
             "--workers if it happens again"
         ) from error
 

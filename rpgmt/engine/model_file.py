@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rpgmt.config import model_config
-from rpgmt.errors import UserError
+from rpgmt.errors import ConfigError, UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
@@ -82,7 +82,10 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
     file = model_path(path, weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
-        model = build(model_config(read_config(file)["model"]))
+        try:
+            model = build(model_config(read_config(file)["model"]))
+        except ConfigError as error:
+            raise UserError(f"{file}: {error}") from error
     load_weights(model, file)
     return model.eval()
 
@@ -103,8 +106,9 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
     Raises:
         UserError: Any other tensor is missing, left over, or of another shape.
     """
-    read_config(path, weights)  # says so where this is no model file
-    own, saved, kept = _once(model), _read(model_path(path, weights)), []
+    file = model_path(path, weights)
+    _metadata(file)  # says so where this is no model file
+    own, saved, kept = _once(model), _read(file), []
     for name in sorted(own.keys() | saved.keys()):
         if name in own and name in saved and own[name].shape == saved[name].shape:
             continue

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
+from rpgmt.engine.events import Events
 from rpgmt.engine.run_folder import RunFolder
 from rpgmt.whole_files import whole_file, writing
 
@@ -33,7 +33,7 @@ class Record:
         silent: in processes other than the first.
 
     Raises:
-        UserError: a file cannot be written; so say `row` and `close`.
+        UserError: a file cannot be written; so says `row`.
     """
 
     def __init__(self, folder: RunFolder, done: int, total: int, *, silent: bool) -> None:
@@ -43,10 +43,8 @@ class Record:
         self._measured = ""
         if silent:
             return
-        self._folder = folder.path
         self._table = Table(folder.table, done)
-        with writing(folder.path):
-            self._events = SummaryWriter(str(folder.path), purge_step=done + 1)
+        self._events = Events(folder.path, done + 1)
         console = Console()
         if console.is_terminal:
             # The text changes twice a second: drawing must not take time from short steps.
@@ -71,10 +69,7 @@ class Record:
             return
         values = {name: value for name, value in values.items() if ":" not in name}
         self._table.add({**place, **values})
-        with writing(self._folder):  # by a thread, whose error comes with a later row
-            for name, value in values.items():
-                if value is not None:
-                    self._events.add_scalar(name, value, int(place["step"]))
+        self._events.add({name: value for name, value in values.items() if value is not None}, int(place["step"]))
 
     def progress(self, step: int, epoch: str, loss: float) -> None:
         """Show that ``step`` steps are done."""
@@ -122,13 +117,12 @@ class Record:
         return f"{rate:.3g} it/s", f"{left} left"
 
     def close(self) -> None:
-        """End the bar, and write what is left of the events."""
+        """End the bar, and the file of events."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         if not self._silent:
-            with writing(self._folder):
-                self._events.close()
+            self._events.close()
 
 
 def _join(*parts: str, width: int = 80) -> str:

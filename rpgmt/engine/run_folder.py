@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
 from rpgmt.config.validation import leaves
 from rpgmt.errors import UserError
-from rpgmt.whole_files import write_text, writing
+from rpgmt.whole_files import is_part, write_text, writing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -127,9 +127,14 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
                 f"`out` is {folder.path}: no checkpoint to go on from (no checkpoints/{folder.last.name}), and its model would "
                 f"be lost; give another --out, with --init-from {folder.path} to start from its weights"
             )
-    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+    elif folder.path.exists() and (not folder.path.is_dir() or not _is_empty(folder.path)):
         raise UserError(f"`out` is {folder.path}: not an empty folder; give another, or go on with its run by --resume")
     return folder
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether nothing is in a folder but what a kill left of a file that was to come."""
+    return all(is_part(file) for file in path.iterdir())
 
 
 def _check_writable(path: Path) -> None:
@@ -222,11 +227,11 @@ def ended(by: Literal["length", "patience", "interrupted"], train: TrainConfig) 
 
 def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -> None:
     """Write config.yaml, and make the folders; a resumed run's stays as it is, unless what may change has changed."""
-    with writing(folder.path):
-        folder.last.parent.mkdir(exist_ok=True)
     text = to_yaml(config, task=task_name)
     if not folder.config.is_file() or folder.config.read_text(encoding="utf-8") != text:
-        write_text(folder.config, text)
+        write_text(folder.config, text)  # first of all: without it there is no run to go on with
+    with writing(folder.path):
+        folder.last.parent.mkdir(exist_ok=True)
 
 
 def note_command(folder: RunFolder, command: str, step: int) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rpgmt.whole_files import part_of
+
 FULL = Path("/dev/full")
 
 
@@ -21,6 +23,6 @@ def no_file_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def fill(path: Path) -> None:
-    """Where ``path`` is to be written, there is no room: under its name, and under that which it has until it is whole."""
-    (path if path.name == "metrics.csv" else path.with_name(f".{path.stem}.part{path.suffix}")).symlink_to(FULL)
+def no_room_for(path: Path) -> None:
+    """Where a file is to be written next, there is no room."""
+    part_of(path).symlink_to(FULL)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpgmt.errors import UserError
+from rpgmt.whole_files import part_of
 
 
 class DrawnVideo:
@@ -23,7 +24,7 @@ class DrawnVideo:
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self._rate = path, rate
-        self._part = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._part = part_of(path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._written = 0
