@@ -120,7 +120,7 @@ def test_a_folder_that_has_become_read_only() -> None:
         assert load_checkpoint(out / "checkpoints/last.ckpt")["loader"] == {"epoch": 1, "position": 0}
         for path in (out / "checkpoints", out):
             path.chmod(0o755)
-        assert status(resume=True) == 0
+        assert status(resume=True) == 0, (home / "stderr").read_text()
         assert json.loads((out / "metrics.json").read_text())["steps"] == 2 * PER_EPOCH
     finally:
         shutil.rmtree(home)
