@@ -26,12 +26,13 @@ class NonFiniteError(UserError):
     folder: Path | None = None
 
 
+@torch.no_grad()
 def largest(tensors: Sequence[Tensor]) -> float:
     """The largest absolute value in tensors of any shapes, anywhere; NaN where there is one, 0 where there is nothing."""
     places: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
         if tensor.numel():
-            places.setdefault(tensor.device, []).append(tensor.detach())
+            places.setdefault(tensor.device, []).append(tensor)
     norms = [torch.stack([norm.float() for norm in torch._foreach_norm(group, math.inf)]) for group in places.values()]
     return float(torch.cat([norm.cpu() for norm in norms]).max()) if norms else 0.0
 

@@ -46,14 +46,23 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading:
     """Writes a model with the config that builds it.
 
     Args:
-        path: The file; written beside it first, so that an interrupted write leaves the old file whole.
+        path: The file.
+        model, config, reading: As of `model_bytes`.
+
+    Raises:
+        UserError: It cannot be written; the old one stays.
+    """
+    write_bytes(path, model_bytes(model, config, reading))
+
+
+def model_bytes(model: nn.Module, config: Mapping[str, Any], reading: Reading | None = None) -> bytes:
+    """What a model file holds.
+
+    Args:
         model: A network that `rpgmt.models.build(config["model"])` makes. A parameter that several modules share is written
             once, under its first name.
         config: The resolved config as plain data; must hold "model".
         reading: What the network is given and what its outputs mean, for prediction.
-
-    Raises:
-        UserError: It cannot be written; the old one stays.
     """
     banks = {name: module.get_extra_state().tolist() for name, module in model.named_modules() if isinstance(module, Bank)}
     metadata = {
@@ -65,7 +74,8 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading:
         metadata["reading"] = reading.to_json()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _once(model).items()}
     metadata["digest"] = _digest(metadata, tensors)
-    write_bytes(path, save(tensors, metadata))
+    data: bytes = save(tensors, metadata)
+    return data
 
 
 def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Classifier:

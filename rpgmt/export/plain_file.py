@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rpgmt.config import model_config
-from rpgmt.engine.model_file import load_model, save_model
+from rpgmt.engine.model_file import load_model, model_bytes
 from rpgmt.errors import UserError
 from rpgmt.export.network import ExportNetwork, half_of, sample_crops
 from rpgmt.models import build
@@ -40,7 +40,7 @@ def write_plain(network: ExportNetwork, path: Path, *, half: bool = False) -> No
     if half:
         plain = plain.half()
     with whole_file(path, folders=True) as part:
-        save_model(part, plain, {**facts.config, "model": model}, facts.reading)
+        part.write_bytes(model_bytes(plain, {**facts.config, "model": model}, facts.reading))
         read = ExportNetwork(load_model(part), facts)
         expected = ExportNetwork(exported.model.float(), facts)
         crops = sample_crops(facts.input_size)

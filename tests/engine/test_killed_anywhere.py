@@ -85,7 +85,7 @@ def end(process: ForkProcess, out: Path, chance: random.Random, seconds: float) 
     assert process.pid is not None
     sign = chance.choice(SIGNALS)
     if chance.random() < 0.5:
-        time.sleep(chance.uniform(0, 0.6 * seconds))
+        time.sleep(chance.uniform(0, seconds))
         where = "at a random moment"
     else:
         name = chance.choice(["checkpoints/last.ckpt"] * 3 + ["checkpoints/best.ckpt", "model.safetensors", "metrics.json"])
@@ -110,9 +110,10 @@ def survive(tmp_path: Path, kills: int, seed: int, generated: bool = False, **va
     while done.total() - done["it had ended"] < kills:
         out, status = tmp_path / f"run-{(runs := runs + 1)}", None
         while status != 0:
-            process = start(out, generated, **values)
+            process, before = start(out, generated, **values), time.monotonic()
             if done.total() - done["it had ended"] < kills:
-                done[end(process, out, chance, seconds)] += 1
+                done[what := end(process, out, chance, seconds)] += 1
+                seconds = min(seconds, time.monotonic() - before) if what == "it had ended" else seconds
             process.join(120)
             status = process.exitcode
             assert status in (0, 130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM), (status, done)

@@ -21,6 +21,7 @@ import pytest
 import torch
 from helpers import videos
 from helpers.box_detector import box_detector
+from helpers.full_disk import no_file_larger_than
 from helpers.people_files import write_coco
 
 import rpgmt
@@ -195,6 +196,22 @@ def test_a_picture_that_no_jpeg_holds_is_scaled_down_and_the_rest_is_done(
     assert {str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").glob("*/*")} == {
         file for entry in record["images"] for file in entry["files"]
     }
+
+
+@pytest.mark.parametrize(("size", "name"), [(20, "results.json"), (600, "pictures/")])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_file(
+    size: int, name: str, run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = [str(run), images(root), *CPU, "--boxes", str(annotations(root)), "--out", str(out)]
+    with no_file_larger_than(size):
+        assert cli.run(predict.main, words, "predict.py") == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
+    assert len(lines) == 1
+    assert f"{out / name}" in lines[0] or "images.json" in lines[0]
+    for path in out.rglob("*.json"):
+        json.loads(path.read_text())
+    assert not list(out.rglob("*.jpg"))
 
 
 def test_when_nothing_can_be_read_nothing_is_left(
