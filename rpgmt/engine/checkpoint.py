@@ -34,7 +34,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     with whole_file(path) as part, part.open("wb") as file:
         signed = _Signed(file)
-        torch.save({**state, SIGNED: True}, signed)
+        torch.save({**state, SIGNED: True}, signed)  # type: ignore[arg-type]  # it calls `write` and `flush` alone
         signed.finish()
 
 
