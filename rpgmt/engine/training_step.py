@@ -117,7 +117,7 @@ class TrainingStep:
             group["lr"] = peak * factor
         strategy, norm, scaler = self.fabric.strategy, self.train.clip_norm, self._scaler
         if norm is not None:
-            size = strategy.clip_gradients_norm(self.network, self.optimizer, norm, error_if_nonfinite=False)
+            size: Tensor | float = strategy.clip_gradients_norm(self.network, self.optimizer, norm, error_if_nonfinite=False)
         elif scaler is None:
             size = largest([parameter.grad for parameter in self._trained if parameter.grad is not None])
         if scaler is None and not math.isfinite(size):
