@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import importlib
 import itertools
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What a disk says of a file that is open already, without its name."""
 
 
 class TaskModule(Protocol):
@@ -46,7 +50,8 @@ class TaskModule(Protocol):
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str = "rpgmt") -> int:
     """Run a tool's ``main(argv)`` and return its exit status: ``sys.exit(run(main, sys.argv[1:], "train.py"))``.
 
-    What the user can mend is one line on standard error and status 2: a ``UserError``, or a file that cannot be opened.
+    What the user can mend is one line on standard error and status 2: a ``UserError``, a file that cannot be opened, or a
+    full disk.
     Any other exception is a bug and keeps its traceback. Ctrl-C is status 130.
 
     Args:
@@ -69,11 +74,20 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str 
         text = str(error).rpartition("UserError: ")[2] if "Original Traceback" in str(error) else str(error)
         line, status = one_line(text), 2
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in DISK_ERRORS:
             raise
-        line, status = one_line(f"{error.filename}: {error.strerror}"), 2
+        line, status = one_line(f"{error.filename or 'standard output, or a file'}: {error.strerror}"), 2
+        _give_up_full_output()
     print(f"{prog}: {line}", file=sys.stderr)
     return status
+
+
+def _give_up_full_output() -> None:
+    """Where what was printed cannot be written, nobody tries again when the program ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

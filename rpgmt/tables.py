@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from rpgmt.whole_files import write_text
+
 if TYPE_CHECKING:
     from rpgmt.rpg.report import Report
 
@@ -31,8 +33,7 @@ def print_table(table: Table) -> None:
 
 def write_json(path: Path, record: Any) -> None:
     """Writes what a table shows as JSON; numbers without samples are null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n", folders=True)
     print(f"written: {path}")
 
 

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.whole_files import write_bytes
+
 Image = NDArray[np.uint8]
 Lines = dict[str, list[tuple[float, float]]]
 """The curves of one plot by their names: points (step, value)."""
@@ -226,9 +228,8 @@ def save_png(path: Path | str, image: Image, max_bytes: int | None = None) -> No
         ValueError: it does not fit even at 32 pixels.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if max_bytes is None:
-        path.write_bytes(_encode(image, compression=1))
+        write_bytes(path, _encode(image, compression=1), durable=False, folders=True)
         return
     smaller = image
     while True:
@@ -236,7 +237,7 @@ def save_png(path: Path | str, image: Image, max_bytes: int | None = None) -> No
             step = 2 ** (8 - bits)
             data = _encode(smaller if bits == 8 else np.minimum(smaller // step * step + step // 2, 255))
             if len(data) <= max_bytes:
-                path.write_bytes(data)
+                write_bytes(path, data, durable=False, folders=True)
                 return
         if max(smaller.shape[:2]) <= 32:
             raise ValueError(f"{path}: the image does not fit into {max_bytes} bytes")

@@ -66,9 +66,9 @@ def draw_each_kind_of_curves_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Four fifths of a small training's time would be matplotlib's, for the same picture hundreds of times.
     """
-    loop = sys.modules.get("rpgmt.engine.loop")
-    if loop is not None:
-        monkeypatch.setattr(loop, "plot_curves", functools.partial(_draw_once, loop.plot_curves))
+    drawing = sys.modules.get("rpgmt.engine.drawing")
+    if drawing is not None:
+        monkeypatch.setattr(drawing, "plot_curves", functools.partial(_draw_once, drawing.plot_curves))
 
 
 _drawn: dict[frozenset[str], Any] = {}

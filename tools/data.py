@@ -17,6 +17,7 @@ if __name__ == "__main__":
 from rpgmt import cli
 from rpgmt.engine.closing import command
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 if TYPE_CHECKING:
     from rpgmt.data.check.examination import Report
@@ -107,8 +108,7 @@ def _check(arguments: argparse.Namespace, prog: str) -> int:
         write_sheet(arguments.sheet, report)
         print(f"written: {arguments.sheet}")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(report.as_data(), indent=2) + "\n", encoding="utf-8")
+        write_text(arguments.json, json.dumps(report.as_data(), indent=2) + "\n", folders=True)
         print(f"written: {arguments.json}")
     if findings.refused:
         kinds = len(findings.refused)
@@ -191,7 +191,7 @@ def _synthetic(arguments: argparse.Namespace, prog: str) -> int:
         start = split_start("train", 1)
         write_sheet(arguments.sheet, [render(seed, start + i, size) for i in range(min(6, arguments.train))])
     if arguments.json:
-        arguments.json.write_text(json.dumps({"out": str(out), "size": size, "seed": seed, "splits": rows}, indent=2))
+        write_text(arguments.json, json.dumps({"out": str(out), "size": size, "seed": seed, "splits": rows}, indent=2))
     _print(rows, command("train", prog, "pose", "--config", "coco_json", "--data-root", str(out)), out)
     return 0
 

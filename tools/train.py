@@ -30,7 +30,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         folder = run_folder.choose(config.train, name)
         if config.train.resume:
             run_folder.check_same_run(folder, config)
-            if run_folder.is_finished(folder, config):
+            if run_folder.is_finished(folder, config) and run_folder.is_drawn(folder):
                 print(run_folder.finished_line(folder, config.train, whole=config.train.accumulate == 1))
                 return 0
     drawn = config.data.name == "synthetic"
@@ -40,9 +40,10 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     tell("loading torch")
 
     from rpgmt.engine.device import for_this_machine
-    from rpgmt.engine.joint_losses import NonFiniteLossError
-    from rpgmt.engine.loop import Interrupted, fit
+    from rpgmt.engine.finite import NonFiniteError
+    from rpgmt.engine.loop import fit
     from rpgmt.engine.model_file import load_weights, read_config
+    from rpgmt.engine.signals import Interrupted
     from rpgmt.models.counting import count
     from rpgmt.models.resnet_trunk import load_trunk_weights
     from rpgmt.tables import counts_table, metrics_table, print_table
@@ -72,7 +73,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         what = "results are" if (stop.folder / "metrics.json").is_file() else "the last checkpoint is"
         print(f"interrupted; {what} in {stop.folder}; go on with: {go_on(argv, stop.folder, prog)}", flush=True)
         raise
-    except NonFiniteLossError as error:
+    except NonFiniteError as error:
         if error.folder is None:
             raise
         raise UserError(f"{error}: {start_again(name, error.folder, config.train.lr, prog)}") from error

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rpgmt.rpg.layers import banks_of
+from rpgmt.whole_files import write_bytes
 
 BITS = (8, 4)
 GROUP = 256
@@ -67,7 +68,9 @@ def pack(path: Path, model: nn.Module, bits: int) -> int:
     Raises:
         ValueError: As for `quantize`.
     """
-    return path.write_bytes(_file(model, bits))
+    data = _file(model, bits)
+    write_bytes(path, data)
+    return len(data)
 
 
 def unpack(path: Path, model: nn.Module) -> None:

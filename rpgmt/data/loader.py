@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rpgmt.data.random_numbers import generator
+from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
     from rpgmt.engine.task import Dataset
@@ -114,6 +116,24 @@ def validation_loader(
     """Return batches of samples rank, rank + world_size, … in order: nothing is padded, nothing left out."""
     samples = [(0, index) for index in range(rank, len(dataset), world_size)]
     return _torch_loader(dataset, workers, pin_memory, batch_size=batch_size, sampler=samples, persistent_workers=workers > 0)
+
+
+@contextmanager
+def loader_errors() -> Iterator[None]:
+    """Makes the loss of a worker process, which torch tells at any moment, one line.
+
+    Raises:
+        UserError: a worker process was killed, or ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            "a process that loads data was lost, perhaps for lack of memory: go on with the run by --resume, with fewer "
+            "--workers if it happens again"
+        ) from error
 
 
 class _Batches:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,17 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from rpgmt.engine.device import processes
+from rpgmt.engine.finite import ADVICE, NonFiniteError
 from rpgmt.engine.task import Batch
-from rpgmt.errors import UserError
-
-
-class NonFiniteLossError(UserError):
-    """The loss is not a number or infinite; the weights are those before the step.
-
-    ``folder`` is the run's, where the training has one.
-    """
-
-    folder: Path | None = None
 
 
 def joint_losses(losses: Mapping[str, tuple[Tensor, Tensor]], stop: bool = False) -> tuple[Tensor, Tensor]:
@@ -80,16 +70,13 @@ class LossLog:
         """Look at the batches of optimizer step ``step`` (from 1), before it is made.
 
         Raises:
-            NonFiniteLossError: the line names the losses and the samples.
+            NonFiniteError: the line names the losses and the samples.
         """
         for names, report, batch, place in self._waiting:
             sums, counts, (stop,) = report.cpu().split((len(names), len(names), 1))
             if not bool(sums.isfinite().all()):
                 bad = ", ".join(f"{n} = {v}" for n, v in zip(names, sums.tolist(), strict=True) if not math.isfinite(v))
-                raise NonFiniteLossError(
-                    f"the loss is not finite at step {step}: {bad} in {place}{_samples(batch)}"
-                    "; a new run with a lower --lr, or with --clip-norm, may help"
-                )
+                raise NonFiniteError(f"the loss is not finite at step {step}: {bad} in {place}{samples(batch)}; {ADVICE}")
             self.stop |= bool(stop > 0)
             means = {name: s / c for name, s, c in zip(names, sums.tolist(), counts.tolist(), strict=True) if c > 0}
             self.last = sum(means.values())
@@ -105,12 +92,16 @@ class LossLog:
         return means
 
 
-def _samples(batch: Batch) -> str:
+def samples(batch: Batch) -> str:
     """Which samples the batches of all processes hold, as the end of a line."""
-    own = batch["index"].tolist() if "index" in batch else []
-    gathered: list[Any] = [own]
-    if processes() > 1:
-        gathered = [None] * processes()
-        dist.all_gather_object(gathered, own)
-    indices = [str(index) for part in gathered for index in part]
+    indices = of_all_processes([str(index) for index in batch["index"].tolist()] if "index" in batch else [])
     return f", samples {', '.join(indices)}" if indices else ""
+
+
+def of_all_processes(own: list[str]) -> list[str]:
+    """The words of this process and of all others, which ask for the same."""
+    if processes() == 1:
+        return own
+    gathered: list[Any] = [None] * processes()
+    dist.all_gather_object(gathered, own)
+    return [word for part in gathered for word in part]

@@ -3,30 +3,33 @@
 A run folder has two: model.safetensors with the weights of its end, best.safetensors with those of its best validation.
 
 The header's metadata holds the resolved training config as JSON, which contains the model config that builds the network, and
-each bank's placement version and checksum.
+each bank's placement version and checksum; and a SHA-256 of all of it and of the tensors. A file that was altered is refused;
+older ones have no such digest, and are read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from rpgmt.config import model_config
-from rpgmt.errors import UserError
+from rpgmt.errors import ConfigError, UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
 from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bank import Bank
+from rpgmt.whole_files import write_bytes
 
 FORMAT = "rpgmt-1"
 Weights = Literal["last", "best"]
@@ -43,7 +46,19 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading:
     """Writes a model with the config that builds it.
 
     Args:
-        path: The file; written beside it first, so that an interrupted write leaves the old file whole.
+        path: The file.
+        model, config, reading: As of `model_bytes`.
+
+    Raises:
+        UserError: It cannot be written; the old one stays.
+    """
+    write_bytes(path, model_bytes(model, config, reading))
+
+
+def model_bytes(model: nn.Module, config: Mapping[str, Any], reading: Reading | None = None) -> bytes:
+    """What a model file holds.
+
+    Args:
         model: A network that `rpgmt.models.build(config["model"])` makes. A parameter that several modules share is written
             once, under its first name.
         config: The resolved config as plain data; must hold "model".
@@ -57,12 +72,10 @@ def save_model(path: Path, model: nn.Module, config: Mapping[str, Any], reading:
     }
     if reading is not None:
         metadata["reading"] = reading.to_json()
-    part = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in _once(model).items()}, part, metadata)
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)  # safetensors writes files that nobody else may read
-    part.replace(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _once(model).items()}
+    metadata["digest"] = _digest(metadata, tensors)
+    data: bytes = save(tensors, metadata)
+    return data
 
 
 def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Classifier:
@@ -73,12 +86,16 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
         weights: Which of a run folder's: `last`, of its end, or `best`, of its best validation.
 
     Raises:
-        UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
+        UserError: There is no such file, it is not a model file, it was altered, or its tensors do not fit the network of
+            its config.
     """
     file = model_path(path, weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
-        model = build(model_config(read_config(file)["model"]))
+        try:
+            model = build(model_config(read_config(file)["model"]))
+        except ConfigError as error:
+            raise UserError(f"{file}: {error}") from error
     load_weights(model, file)
     return model.eval()
 
@@ -99,8 +116,9 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
     Raises:
         UserError: Any other tensor is missing, left over, or of another shape.
     """
-    read_config(path, weights)  # says so where this is no model file
-    own, saved, kept = _once(model), _read(model_path(path, weights)), []
+    file = model_path(path, weights)
+    _metadata(file)  # says so where this is no model file
+    own, saved, kept = _once(model), _read(file), []
     for name in sorted(own.keys() | saved.keys()):
         if name in own and name in saved and own[name].shape == saved[name].shape:
             continue
@@ -216,8 +234,33 @@ def _fault(error: Exception) -> str:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    """The tensors, which are those that were written, placed as the header says."""
     with safe_open(file, "pt") as handle:
-        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+        metadata: dict[str, str] = handle.metadata()
+        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+    if metadata.get("digest", (digest := _digest(metadata, tensors))) != digest:
+        raise UserError(f"{file} was altered or is damaged: its digest is not that of what it holds; take a copy of it")
+    states = {name.removesuffix("._extra_state"): t.tolist() for name, t in tensors.items() if name.endswith("._extra_state")}
+    placement = {name: {"version": state[0], "checksum": state[3]} for name, state in states.items() if len(state) > 3}
+    try:
+        same = json.loads(metadata["placement"]) == placement
+    except (KeyError, ValueError):
+        same = False
+    if not same:
+        raise UserError(f"{file}: the placement in its header is not that of its banks; take a copy of it")
+    return tensors
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a file's metadata, and of its tensors' names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(metadata.keys() - {"digest"}):
+        digest.update(repr((name, metadata[name])).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _once(model: nn.Module) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
-from torch.utils.tensorboard import SummaryWriter
 
+from rpgmt.engine.events import Events
 from rpgmt.engine.run_folder import RunFolder
+from rpgmt.whole_files import whole_file, writing
 
 SECONDS_BETWEEN_LINES = 30.0
 SHORTEST_BAR = 6
@@ -30,6 +31,9 @@ class Record:
         done: steps that are done before this start; rows after them are dropped.
         total: steps of the whole run.
         silent: in processes other than the first.
+
+    Raises:
+        UserError: a file cannot be written; so says `row`.
     """
 
     def __init__(self, folder: RunFolder, done: int, total: int, *, silent: bool) -> None:
@@ -40,7 +44,7 @@ class Record:
         if silent:
             return
         self._table = Table(folder.table, done)
-        self._events = SummaryWriter(str(folder.path), purge_step=done + 1)
+        self._events = Events(folder.path, done + 1)
         console = Console()
         if console.is_terminal:
             # The text changes twice a second: drawing must not take time from short steps.
@@ -65,9 +69,7 @@ class Record:
             return
         values = {name: value for name, value in values.items() if ":" not in name}
         self._table.add({**place, **values})
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(name, value, int(place["step"]))
+        self._events.add({name: value for name, value in values.items() if value is not None}, int(place["step"]))
 
     def progress(self, step: int, epoch: str, loss: float) -> None:
         """Show that ``step`` steps are done."""
@@ -115,7 +117,7 @@ class Record:
         return f"{rate:.3g} it/s", f"{left} left"
 
     def close(self) -> None:
-        """End the bar, and write what is left of the events."""
+        """End the bar, and the file of events."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -140,6 +142,9 @@ class Table:
     Args:
         path: the file.
         step: rows after this step are dropped: a run that was killed goes on from before them.
+
+    Raises:
+        UserError: it cannot be written; so says `add`.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -148,9 +153,10 @@ class Table:
         rows: list[dict[str, Any]] = []
         if path.exists():
             with path.open(newline="") as file:
-                # A row that a kill cut off has no step, or not all columns.
-                whole = [row for row in csv.DictReader(file) if None not in row.values() and (row["step"] or "").isdigit()]
-                rows = [row for row in whole if int(row["step"]) <= step]
+                lines = [line for line in file if line.endswith("\n")]  # the last one may have been cut off
+            # Of older versions it was then a row without a step, or without all columns.
+            whole = [row for row in csv.DictReader(lines) if None not in row.values() and (row["step"] or "").isdigit()]
+            rows = [row for row in whole if int(row["step"]) <= step]
             self.columns = list(rows[0]) if rows else []
         self._write(rows)
 
@@ -161,11 +167,11 @@ class Table:
                 rows = list(csv.DictReader(file))
             self.columns += new
             self._write(rows)
-        with self.path.open("a", newline="") as file:
+        with writing(self.path), self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.columns, lineterminator="\n").writerow(dict(row))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        with self.path.open("w", newline="") as file:
+        with whole_file(self.path, durable=False) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)

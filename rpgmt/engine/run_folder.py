@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
 from rpgmt.config.validation import leaves
-from rpgmt.engine.checkpoint import replace_file
 from rpgmt.errors import UserError
+from rpgmt.whole_files import is_part, write_text, writing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -117,14 +117,24 @@ def choose(train: TrainConfig, task_name: str) -> RunFolder:
     if train.resume:
         if not folder.config.is_file():
             raise UserError(f"`out` is {folder.path}: no run to resume (no {folder.config.name} there)")
+        if not load_yaml(folder.config):
+            raise UserError(
+                f"`out` is {folder.path}: its {folder.config.name} is empty, so that nobody knows what its run was: put back a "
+                "copy, or start again with another --out"
+            )
         if folder.model.is_file() and not folder.last.is_file():
             raise UserError(
                 f"`out` is {folder.path}: no checkpoint to go on from (no checkpoints/{folder.last.name}), and its model would "
                 f"be lost; give another --out, with --init-from {folder.path} to start from its weights"
             )
-    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+    elif folder.path.exists() and (not folder.path.is_dir() or not _is_empty(folder.path)):
         raise UserError(f"`out` is {folder.path}: not an empty folder; give another, or go on with its run by --resume")
     return folder
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether nothing is in a folder but what a kill left of a file that was to come."""
+    return all(is_part(file) for file in path.iterdir())
 
 
 def _check_writable(path: Path) -> None:
@@ -205,21 +215,29 @@ def finished_line(folder: RunFolder, train: TrainConfig, *, whole: bool) -> str:
     return f"{folder.path}: this run is finished{longer}"
 
 
+def is_drawn(folder: RunFolder) -> bool:
+    """Whether a finished run has its pictures; the report, of them all, is written last."""
+    return folder.report.is_file()
+
+
 def ended(by: Literal["length", "patience", "interrupted"], train: TrainConfig) -> dict[str, Any]:
     """What `metrics.json` says of a run's end: why, and the length that it was to have."""
     return {"by": by, **{name: getattr(train, name) for name in LENGTH}}
 
 
 def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -> None:
-    """Write config.yaml, and make the folders."""
-    folder.last.parent.mkdir(parents=True, exist_ok=True)
-    folder.config.write_text(to_yaml(config, task=task_name), encoding="utf-8")
+    """Write config.yaml, and make the folders; a resumed run's stays as it is, unless what may change has changed."""
+    text = to_yaml(config, task=task_name)
+    if not folder.config.is_file() or folder.config.read_text(encoding="utf-8") != text:
+        write_text(folder.config, text)  # first of all: without it there is no run to go on with
+    with writing(folder.path):
+        folder.last.parent.mkdir(exist_ok=True)
 
 
 def note_command(folder: RunFolder, command: str, step: int) -> None:
     """Add to commands.txt, as a comment, when the run is started or gone on with, and the command."""
     now = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    with folder.commands.open("a", encoding="utf-8") as file:
+    with writing(folder.commands), folder.commands.open("a", encoding="utf-8") as file:
         file.write(f"# {now}, at step {step}\n{command}\n")
 
 
@@ -239,7 +257,7 @@ def write_metrics(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
         "bytes": {"model_file": folder.model.stat().st_size},
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
     }
-    replace_file(folder.metrics, lambda path: path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n"))
+    write_text(folder.metrics, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -5,8 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was ended by SIGINT or SIGTERM.
+
+    ``folder`` has checkpoint, model file and metrics; after a second signal perhaps no more than an earlier checkpoint.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
 
 
 class StopSignals:

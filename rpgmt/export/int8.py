@@ -21,9 +21,9 @@ from rpgmt.engine.task import Outputs, Task
 from rpgmt.errors import UserError
 from rpgmt.export.agreement import TOLERANCE, Difference, Run, check
 from rpgmt.export.facts import Facts, Output
-from rpgmt.export.files import kept_if_right
 from rpgmt.export.network import ExportNetwork, sample_crops
 from rpgmt.export.onnx_file import import_onnx, quiet, runner, save, to_onnx
+from rpgmt.whole_files import whole_file
 
 _BATCH, _ROUNDS = 16, 7
 
@@ -68,7 +68,7 @@ def write_int8(network: ExportNetwork, path: Path, task: Task, *, opset: int | N
     wanted = network.facts
     maps = network.raw_outputs()
     both = network.with_outputs({**maps, **wanted.outputs})  # metrics are of the maps
-    with tempfile.TemporaryDirectory() as folder, kept_if_right(path) as part:
+    with tempfile.TemporaryDirectory() as folder, whole_file(path, folders=True) as part:
         plain, whole, quantised = (Path(folder, name) for name in ("float.onnx", "whole.onnx", "int8.onnx"))
         model = to_onnx(both, opset)
         save(_only(model, list(wanted.outputs)), wanted, plain)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rpgmt.errors import UserError
 from rpgmt.export.agreement import TOLERANCE, Difference, check
 from rpgmt.export.facts import KEY, Facts
-from rpgmt.export.files import kept_if_right
 from rpgmt.export.network import INPUT, ExportNetwork, half_of, sample_crops
 from rpgmt.prediction.onnx_network import make_session
+from rpgmt.whole_files import whole_file
 
 if TYPE_CHECKING:
     import onnx
@@ -41,7 +41,7 @@ def write_onnx(network: ExportNetwork, path: Path, *, half: bool = False, opset:
     import_onnx()
     exported = half_of(network) if half else network
     model = to_onnx(exported, opset)
-    with kept_if_right(path) as part:
+    with whole_file(path, folders=True) as part:
         save(model, exported.facts, part)
         tolerance = TOLERANCE[exported.facts.precision]
         return check(network, runner(part), str(path), tolerance, exported if half else None)

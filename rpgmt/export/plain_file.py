@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from rpgmt.config import model_config
-from rpgmt.engine.model_file import load_model, save_model
+from rpgmt.engine.model_file import load_model, model_bytes
 from rpgmt.errors import UserError
-from rpgmt.export.files import kept_if_right
 from rpgmt.export.network import ExportNetwork, half_of, sample_crops
 from rpgmt.models import build
+from rpgmt.whole_files import whole_file
 
 
 def write_plain(network: ExportNetwork, path: Path, *, half: bool = False) -> None:
@@ -39,8 +39,8 @@ def write_plain(network: ExportNetwork, path: Path, *, half: bool = False) -> No
     plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
     if half:
         plain = plain.half()
-    with kept_if_right(path) as part:
-        save_model(part, plain, {**facts.config, "model": model}, facts.reading)
+    with whole_file(path, folders=True) as part:
+        part.write_bytes(model_bytes(plain, {**facts.config, "model": model}, facts.reading))
         read = ExportNetwork(load_model(part), facts)
         expected = ExportNetwork(exported.model.float(), facts)
         crops = sample_crops(facts.input_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 
 from rpgmt.export.agreement import TOLERANCE, Difference, check
 from rpgmt.export.facts import EXTRA_FILE
-from rpgmt.export.files import kept_if_right
 from rpgmt.export.network import INPUT, ExportNetwork, half_of, sample_crops
+from rpgmt.whole_files import whole_file
 
 
 def write_pt2(network: ExportNetwork, path: Path, *, half: bool = False) -> list[Difference]:
@@ -30,10 +31,12 @@ def write_pt2(network: ExportNetwork, path: Path, *, half: bool = False) -> list
     exported = half_of(network) if half else network
     crops = torch.from_numpy(sample_crops(network.facts.input_size)[:2])
     batch = {INPUT: {0: torch.export.Dim("batch", min=1)}}
-    with kept_if_right(path) as part, warnings.catch_warnings():
+    with whole_file(path, folders=True) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own for its developers
         program = torch.export.export(exported, (crops,), dynamic_shapes=batch)
-        torch.export.save(program, part, extra_files={EXTRA_FILE: exported.facts.to_json()})
+        data = io.BytesIO()  # torch's own writer has another error for a full disk
+        torch.export.save(program, data, extra_files={EXTRA_FILE: exported.facts.to_json()})
+        part.write_bytes(data.getbuffer())
         module = torch.export.load(part).module()
 
         @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 Rescoring = Literal["mean", "box_mean", "box_mean_max"]
 
@@ -101,12 +101,7 @@ def save_results(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
         }
         for result, values in [(result, _checked(number, result)) for number, result in enumerate(results)]
     ]
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: the results cannot be written: {error.strerror}") from error
+    write_text(Path(path), json.dumps(plain, allow_nan=False), folders=True)
 
 
 def _checked(number: int, result: dict[str, Any]) -> np.ndarray:

@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.whole_files import write_bytes, write_text
+
 RANKS = ("best", "median", "worst")
 LARGEST = 256
 """Pixels of a picture's longer side."""
@@ -109,7 +111,7 @@ def group(
 def write(groups: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Writes `gallery.json`."""
     text = json.dumps({"groups": groups}, indent=1, allow_nan=False)
-    (folder / "gallery.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "gallery.json", text + "\n")
 
 
 def number(value: float) -> float | None:
@@ -121,7 +123,7 @@ def _written(row: Row, stem: str, folder: Path) -> dict[str, Any]:
     pictures = []
     for place, picture in enumerate(row.pictures):
         file = f"{stem}-{place}.webp"
-        (folder / file).write_bytes(_webp(picture.image))
+        write_bytes(folder / file, _webp(picture.image), durable=False)
         height, width = picture.image.shape[:2]
         figure = None if picture.figure is None else number(picture.figure)
         pictures.append({"title": picture.title, "file": file, "size": [width, height], "figure": figure})

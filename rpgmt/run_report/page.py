@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rpgmt.engine.checkpoint import replace_file
 from rpgmt.run_report.compare import comparison
 from rpgmt.run_report.curves import chart, legend, stage_colours
 from rpgmt.run_report.facts import counts_section, run_section, tiles, title
@@ -13,6 +12,7 @@ from rpgmt.run_report.html import Html, details, joined, tag
 from rpgmt.run_report.metrics import metrics_section
 from rpgmt.run_report.pictures import gallery_section, stage_weights_section
 from rpgmt.run_report.runs import Run, read_runs
+from rpgmt.whole_files import write_text
 
 STYLE = Path(__file__).with_name("style.css")
 PICTURE_BYTES = 2_000_000
@@ -32,8 +32,7 @@ def write_report(folders: Sequence[Path], file: Path) -> None:
         UserError: a folder is none of a run, or a file in it cannot be read.
     """
     text = page(read_runs(folders))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(file, text, folders=True)
 
 
 def page(runs: Sequence[Run]) -> Html:

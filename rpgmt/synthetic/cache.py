@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +19,7 @@ from rpgmt.synthetic.coco_format import VERSION, PeopleLabels, coco_document
 from rpgmt.synthetic.packed import PackedArrays, PackedWriter
 from rpgmt.synthetic.parallel import render_many, split_start
 from rpgmt.synthetic.render import Scene, render
+from rpgmt.whole_files import writing
 
 Split = Literal["train", "val"]
 
@@ -41,7 +46,8 @@ def load(
     """The scenes of a split, from the cache ``root/synthetic/…``, which is rendered first where it is missing.
 
     The cache is written to a folder of another name and renamed at the end: an interrupted run leaves none, and of
-    several processes that render the same at once, the first one's is kept.
+    several processes that render the same at once, the first one's is kept. What a killed process left of such a folder is
+    removed by the next one that renders.
 
     Args:
         root: folder of caches.
@@ -56,6 +62,7 @@ def load(
 
     Raises:
         ValueError: count, size, seed or split is not possible.
+        UserError: the cache cannot be written.
     """
     split_start(split, count)
     render(seed, 0, size)  # raises the errors of seed and size before anything is written
@@ -68,24 +75,23 @@ def load(
 def _fill(
     folder: Path, count: int, size: int, seed: int, split: Split, dense: bool, processes: int | None, progress: bool
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    incomplete = Path(tempfile.mkdtemp(prefix=f"incomplete-{folder.name}-", dir=folder.parent))
-    try:
-        incomplete.chmod(0o755)  # mkdtemp's folders are private
-        shape = (count, size, size, 3)
-        images = np.lib.format.open_memmap(incomplete / "image.npy", mode="w+", shape=shape, dtype=np.uint8)
-        maps = {name: PackedWriter(_packed(incomplete, name)) for name in _DENSE} if dense else {}
+    with writing(folder.parent), _incomplete(folder) as incomplete, ExitStack() as stack:
+        # No memory map: where the disk is full, writing to one kills the process.
+        images = stack.enter_context((incomplete / "image.npy").open("wb"))
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
+        np.lib.format.write_array_header_1_0(images, header)
+        maps = {name: stack.enter_context(PackedWriter(_packed(incomplete, name))) for name in (_DENSE if dense else ())}
         labels = PeopleLabels()
         title = f"Rendering synthetic {split}" if progress else None
         scenes = render_many(seed, split_start(split, count), count, size, processes=processes, progress=title)
         for i, scene in enumerate(scenes):
-            images[i] = scene.image
+            images.write(scene.image.tobytes())
             for name, packed in maps.items():
                 packed.add(getattr(scene, name).astype(_DENSE[name][1], copy=False))
             labels.add(i, scene)
         images.flush()
         for packed in maps.values():
-            packed.close()
+            packed.finish()
         for name, values in labels.arrays().items():
             np.save(incomplete / f"{name}.npy", values)
         try:
@@ -93,8 +99,47 @@ def _fill(
         except OSError:
             if not folder.is_dir():  # not just another process that was faster
                 raise
+
+
+@contextmanager
+def _incomplete(folder: Path) -> Iterator[Path]:
+    """A new folder beside the cache's, locked as long as this process lives; those that nobody has locked are removed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob("incomplete-*"):
+        with suppress(OSError), _locked(left):
+            shutil.rmtree(left, ignore_errors=True)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f"incomplete-{folder.name}-", dir=folder.parent))
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_locked(path))
+            except (BlockingIOError, FileNotFoundError):  # another process took it for one that was left
+                continue
+            except OSError:  # some network file systems have no locks
+                pass
+            if not path.is_dir():
+                continue
+            try:
+                path.chmod(0o755)  # mkdtemp's folders are private
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Meanwhile no other process has the lock.
+
+    Raises:
+        OSError: one has it, or there are no locks.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process ends
+        yield
     finally:
-        shutil.rmtree(incomplete, ignore_errors=True)
+        os.close(handle)
 
 
 class SyntheticScenes:

@@ -16,6 +16,7 @@ from rpgmt.synthetic.coco_format import PeopleLabels, coco_document
 from rpgmt.synthetic.parallel import render_many, split_start
 from rpgmt.synthetic.render import Scene
 from rpgmt.visualize import colorize, contact_sheet, draw_pose, save_png
+from rpgmt.whole_files import whole_file, write_bytes, write_text
 
 
 def write_split(
@@ -57,19 +58,20 @@ def write_split(
         _write_png(paths["images"], scene.image[:, :, ::-1])  # OpenCV writes BGR
         _write_png(paths["masks"], scene.people)
         _write_png(paths["parts"], scene.parts)
-        np.save(paths["depth"], scene.depth)
-        np.save(paths["normals"], scene.normals)
+        for name, values in (("depth", scene.depth), ("normals", scene.normals)):
+            with whole_file(paths[name].with_suffix(".npy"), durable=False) as part:
+                np.save(part, values)
         labels.add(i, scene)
         written(i + 1)
     document = coco_document(labels.arrays(), count, size)
     path = root / "annotations" / f"person_keypoints_{split}.json"
-    path.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+    write_text(path, json.dumps(document, allow_nan=False))
     return document
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     _, data = cv2.imencode(".png", np.ascontiguousarray(image))
-    path.with_suffix(".png").write_bytes(data.tobytes())
+    write_bytes(path.with_suffix(".png"), data.tobytes(), durable=False)
 
 
 def write_sheet(path: Path, scenes: list[Scene]) -> None:

@@ -14,7 +14,7 @@ _LEVEL = 1
 
 
 class PackedWriter:
-    """Writes arrays one after another.
+    """Writes arrays one after another; a context, at whose end the file is closed.
 
     Args:
         path: of the file to write; `path` with `.index.npy` for its end tells where each array begins.
@@ -30,9 +30,16 @@ class PackedWriter:
         self._file.write(packed)
         self._ends.append(self._ends[-1] + len(packed))
 
-    def close(self) -> None:
-        self._file.close()
+    def finish(self) -> None:
+        """Writes where each array begins: only now the file can be read."""
+        self._file.flush()
         np.save(_index(self._path), np.array(self._ends))
+
+    def __enter__(self) -> PackedWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 class PackedArrays:

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 
+from rpgmt.errors import UserError
 from rpgmt.synthetic.render import Scene, render
 
 _STARTS = {"train": 0, "val": 1_000_000}
@@ -72,9 +73,9 @@ def _in_order(seed: int, start: int, count: int, size: int, processes: int) -> I
         while waiting:
             yield from waiting.popleft().result()
     except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a rendering process died: a script that loads synthetic scenes needs `if __name__ == '__main__':` "
-            "round its main part, or `processes=1`"
+        raise UserError(
+            "a process that draws people was killed, perhaps for lack of memory: try again, or, in a script of your own, put "
+            "its main part under `if __name__ == '__main__':`, or give `processes=1`"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

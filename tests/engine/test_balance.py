@@ -27,7 +27,8 @@ from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.balance import GradientBalancing, LossWeighting, Sum, make_balancer
 from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
 from rpgmt.engine.joint_losses import joint_losses
-from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.loop import fit
+from rpgmt.engine.signals import Interrupted
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
 from rpgmt.models.refinement import Refinement

@@ -24,7 +24,7 @@ from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.checkpoint import load_checkpoint
 from rpgmt.engine.device import make_fabric, pick_precision, synchronise_norms
 from rpgmt.engine.evaluate import evaluate
-from rpgmt.engine.joint_losses import NonFiniteLossError
+from rpgmt.engine.finite import NonFiniteError
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.loop import fit
 from rpgmt.errors import UserError
@@ -251,7 +251,7 @@ def test_non_finite_loss_stops_before_the_step(tmp_path: Path, accumulate: int) 
     loader = ResumableLoader(task.train_data, BATCH, seed=0)
     samples = ", ".join(str(index) for _, index in loader.indices(7))
     out = tmp_path / "run"
-    with pytest.raises(NonFiniteLossError, match=rf"stage_1/half = \S+ in .*samples {samples};") as caught:
+    with pytest.raises(NonFiniteError, match=rf"stage_1/half = \S+ in .*samples {samples};") as caught:
         fit(task, config(out, accumulate=accumulate))
     assert f"at step {8 // accumulate}:" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,8 @@ from runs import assert_same_end, at, send, two_processes, validations
 from toy import PER_EPOCH, Toy, config
 
 from rpgmt.engine.checkpoint import load_checkpoint
-from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.loop import fit
+from rpgmt.engine.signals import Interrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
 

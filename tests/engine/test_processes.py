@@ -18,8 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
 
 from rpgmt.engine.checkpoint import load_checkpoint
-from rpgmt.engine.joint_losses import NonFiniteLossError, joint_losses
-from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.finite import NonFiniteError
+from rpgmt.engine.joint_losses import joint_losses
+from rpgmt.engine.loop import fit
+from rpgmt.engine.signals import Interrupted
 from rpgmt.engine.task import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
@@ -106,7 +108,7 @@ def test_non_finite_loss_in_one_process_stops_both(tmp_path: Path) -> None:
                 losses["stage_1/mean"] = (losses["stage_1/mean"][0] * float("nan"), losses["stage_1/mean"][1])
 
         task.hook = hook
-        with pytest.raises(NonFiniteLossError, match=r"step 3: stage_1/mean = nan .* samples \d+, \d+, \d+, \d+;"):
+        with pytest.raises(NonFiniteError, match=r"step 3: stage_1/mean = nan .* samples \d+, \d+, \d+, \d+;"):
             fit(task, config(tmp_path / "run", devices=2, batch_size=2))
 
     assert two_processes(start) == [0, 0]

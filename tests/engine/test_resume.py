@@ -20,7 +20,8 @@ from toy import BATCH, PER_EPOCH, Toy, config
 from rpgmt import cli
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.checkpoint import load_checkpoint
-from rpgmt.engine.loop import Interrupted, fit
+from rpgmt.engine.loop import fit
+from rpgmt.engine.signals import Interrupted
 from rpgmt.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
@@ -199,7 +200,7 @@ def test_finished_means_that_the_results_are_there(tmp_path: Path, monkeypatch: 
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("rpgmt.engine.loop.save_model", full)
+        patch.setattr("rpgmt.engine.saving.save_model", full)
         with pytest.raises(OSError, match="no space"):
             fit(Toy(), config(out, ema=0.9))
     fit(Toy(), config(out, ema=0.9, resume=True))

@@ -14,7 +14,7 @@ from rpgmt.errors import UserError
 def test_a_folder_that_is_trained_in_is_refused_and_free_again_afterwards(tmp_path: Path) -> None:
     train = TrainConfig(out=tmp_path / "run")
     with taken(train, "toy") as folder:
-        (folder.path / "config.yaml").write_text("")
+        (folder.path / "config.yaml").write_text("task: toy\n")
         resumed = TrainConfig(out=tmp_path / "run", resume=True)
         with (
             pytest.raises(UserError, match=r"run: another process trains there; wait, or give another"),

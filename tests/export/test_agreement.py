@@ -18,12 +18,12 @@ from rpgmt.data.images import normalize
 from rpgmt.errors import UserError
 from rpgmt.export.agreement import TOLERANCE, check
 from rpgmt.export.facts import Facts, outputs_of
-from rpgmt.export.files import kept_if_right
 from rpgmt.export.int8 import pixels_of
 from rpgmt.export.network import ExportNetwork, half_of, sample_crops
 from rpgmt.models import build
 from rpgmt.prediction.meaning import KeypointMaps, PixelMap, Reading
 from rpgmt.rpg.bake import bake
+from rpgmt.whole_files import whole_file
 
 SIZE = (32, 32)
 HEADS = {"keypoints": 2, "segmentation": 3, "depth": 1}
@@ -163,7 +163,7 @@ def test_pixels_come_back_from_normalised_images() -> None:
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "m.onnx"
-    with kept_if_right(path) as part:
+    with whole_file(path, folders=True) as part:
         part.write_text("first")
         assert not path.exists()
         assert part.suffix == ".onnx"
@@ -175,7 +175,7 @@ def test_a_file_that_is_off_is_not_kept(tmp_path: Path) -> None:
     path.write_text("first")
 
     def write() -> None:
-        with kept_if_right(path) as part:
+        with whole_file(path, folders=True) as part:
             part.write_text("second")
             raise UserError("it is off")
 

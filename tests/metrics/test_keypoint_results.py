@@ -96,6 +96,6 @@ def test_nothing_is_saved_of_results_with_numbers_that_are_not_finite(tmp_path: 
 
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"the results cannot be written: ") as caught:
+    with pytest.raises(UserError, match=r"cannot be written: ") as caught:
         save_results(tmp_path, [])
     assert "\n" not in str(caught.value)

@@ -22,7 +22,8 @@ def test_arrays_come_back(dtype: type, shape: tuple[int, ...], tmp_path: Path) -
     writer = PackedWriter(tmp_path / "x.packed")
     for array in arrays:
         writer.add(array)
-    writer.close()
+    with writer:
+        writer.finish()
     packed = PackedArrays(tmp_path / "x.packed", shape, dtype)
     for i in (2, 0, 3, 1):
         assert packed[i].tobytes() == np.ascontiguousarray(arrays[i]).tobytes()
@@ -37,5 +38,6 @@ def test_what_is_alike_takes_less(tmp_path: Path) -> None:
     flat = np.tile(np.linspace(1, 2, 64, dtype=np.float32), (64, 1))
     writer = PackedWriter(tmp_path / "x.packed")
     writer.add(flat)
-    writer.close()
+    with writer:
+        writer.finish()
     assert (tmp_path / "x.packed").stat().st_size < flat.nbytes / 4

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import random
 import shutil
+import signal
+import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.full_disk import no_file_larger_than
 
+from rpgmt.errors import UserError
 from rpgmt.synthetic import cache
 from rpgmt.synthetic.cache import load
 from rpgmt.synthetic.parallel import render_many, split_start
@@ -65,6 +73,71 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
             load(tmp_path, count=8, size=32, progress=False)
     assert list((tmp_path / "synthetic").iterdir()) == []
     assert len(load(tmp_path, count=8, size=32, progress=False).document()["images"]) == 8
+
+
+def drawing(root: Path, split: str, count: int) -> tuple[ForkProcess, Path]:
+    """A process that draws a cache, and the folder in which it has begun."""
+
+    def draw() -> None:
+        load(root, count=count, size=32, split=split, dense=True, processes=1, progress=False)  # type: ignore[arg-type]
+        os._exit(0)
+
+    known = set(root.glob("synthetic/incomplete-*/image.npy"))
+    process = multiprocessing.get_context("fork").Process(target=draw)
+    process.start()
+    while process.is_alive() and not (begun := set(root.glob("synthetic/incomplete-*/image.npy")) - known):
+        time.sleep(0.001)
+    return process, begun.pop().parent
+
+
+def killed_while_drawn(root: Path, kills: int, count: int) -> None:
+    chance = random.Random(3)
+    for _ in range(kills):
+        process, folder = drawing(root, "train", count)
+        assert len(list(root.glob("synthetic/incomplete-*"))) == 1  # what was left is gone
+        time.sleep(chance.uniform(0, count / 400))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        if not folder.exists():  # it was done
+            shutil.rmtree(root / "synthetic")
+    scenes = load(root, count=count, size=32, dense=True, progress=False)
+    assert [path.name for path in (root / "synthetic").iterdir()] == [scenes.folder.name]
+    whole = load(root / "whole", count=count, size=32, dense=True, progress=False)
+    assert contents(scenes.folder) == contents(whole.folder)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    killed_while_drawn(tmp_path, kills=2, count=20)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_killed_while_drawn_at_many_moments(tmp_path: Path) -> None:
+    killed_while_drawn(tmp_path, kills=20, count=100)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_what_a_living_process_draws_is_left_alone(tmp_path: Path) -> None:
+    process, folder = drawing(tmp_path, "val", 60)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    load(tmp_path, count=4, size=32, processes=1, progress=False)
+    assert folder.is_dir()
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    assert process.exitcode == 0
+    assert len(load(tmp_path, count=60, size=32, split="val", dense=True, progress=False)) == 60
+    assert not list(tmp_path.glob("synthetic/incomplete-*"))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, dense: bool) -> None:
+    with no_file_larger_than(5000), pytest.raises(UserError, match="synthetic cannot be written: File too large") as caught:
+        load(tmp_path, count=6, size=32, dense=dense, processes=1, progress=False)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "synthetic").iterdir()) == []
 
 
 def test_of_two_runs_at_once_the_first_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

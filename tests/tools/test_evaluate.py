@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.full_disk import no_file_larger_than
 from helpers.people_files import write_coco, write_detections, write_lsp
 
 import rpgmt
@@ -48,6 +49,22 @@ def test_the_flip_test_and_fewer_stages(run: Path, tmp_path: Path, capsys: pytes
     assert flipped["data"] == "coco val, gt boxes, flip test"
     assert "stage_2/AP" in plain["val"]  # type: ignore[operator]
     assert "stage_2/AP" not in flipped["val"]  # type: ignore[operator]
+
+
+def test_outputs_without_room_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = tmp_path / "pictures"
+    for flags, named in (
+        (["--json", "/dev/full"], "/dev/full cannot be written: No space left on device: make room"),
+        (["--save-results", "/dev/full"], "/dev/full cannot be written: No space left on device: make room"),
+        (["--pictures", str(pictures)], f"{pictures / 'predictions.png'} cannot be written: File too large"),
+    ):
+        capsys.readouterr()
+        with no_file_larger_than(5000):
+            assert cli.run(evaluate.main, [str(run), *flags], "evaluate.py") == 2
+        err = capsys.readouterr().err
+        assert named in err
+        assert err.count("\n") == 1
+    assert list(pictures.iterdir()) == []
 
 
 def test_detected_boxes_results_pictures_and_costs(

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.full_disk import no_file_larger_than
 from helpers.image_folders import write_folders
 from helpers.people_files import write_coco
 from helpers.threads import single_thread
@@ -121,6 +122,14 @@ def assert_same_people(found: People, expected: People) -> None:
 
 def differences(out: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^  (\S+) +(\d\.\de[+-]\d+)", out, re.MULTILINE)}
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(pose: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model.safetensors"
+    with no_file_larger_than(5000):
+        assert cli.run(export.main, [str(pose), "--format", "safetensors", "--out", str(out)], "export.py") == 2
+    assert capsys.readouterr().err.startswith(f"export.py: {out} cannot be written: File too large")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_people_from_a_decoded_file(decoded: Path, multi: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import videos
+from helpers.full_disk import no_file_larger_than
 from helpers.people_files import write_coco
 
 import rpgmt
@@ -198,6 +199,22 @@ def test_a_picture_that_no_jpeg_holds_is_scaled_down_and_the_rest_is_done(
     }
 
 
+@pytest.mark.parametrize(("size", "name"), [(20, "results.json"), (600, "pictures/")])
+def test_a_full_disk_is_one_line_and_leaves_no_half_of_a_file(
+    size: int, name: str, run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = [str(run), images(root), *CPU, "--boxes", str(annotations(root)), "--out", str(out)]
+    with no_file_larger_than(size):
+        assert cli.run(predict.main, words, "predict.py") == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "cannot be written" in line]
+    assert len(lines) == 1
+    assert f"{out / name}" in lines[0] or "images.json" in lines[0]
+    for path in out.rglob("*.json"):
+        json.loads(path.read_text())
+    assert not list(out.rglob("*.jpg"))
+
+
 def test_when_nothing_can_be_read_nothing_is_left(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -319,7 +336,7 @@ def test_a_failed_network_is_one_line_and_leaves_whole_files(
 
     with safe_open(run / "model.safetensors", "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        metadata = file.metadata()
+        metadata = {name: text for name, text in file.metadata().items() if name != "digest"}
     tensors["heads.1.keypoints.bias"] += torch.nan
     save_file(tensors, tmp_path / "broken.safetensors", metadata)
     out = tmp_path / "out"

@@ -229,7 +229,7 @@ def test_fine_tuning_that_is_killed_at_once_goes_on_from_the_models_weights(run:
     """The first weights are in a checkpoint before the first step."""
     out = tmp_path / "tuned"
     code = (
-        "import os, sys\nfrom tools import train\nfrom rpgmt.engine.loop import TrainingStep\n"
+        "import os, sys\nfrom tools import train\nfrom rpgmt.engine.training_step import TrainingStep\n"
         "TrainingStep.gradients = lambda *_, **__: os._exit(9)\ntrain.main(sys.argv[1:])"
     )
     arguments = ["pose", *TINY, "--data-root", str(root), "--max-steps", "1", "--lr", "1e-12", "--seed", "9"]

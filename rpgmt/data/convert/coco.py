@@ -23,6 +23,7 @@ from rpgmt.data.coco.tidy import tidy
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import ALL, Part, count_text, safe_name, the_category
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 _SPLITS = ("train", "val", "test")
 
@@ -102,5 +103,5 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
             text = json.dumps({**part.document, "images": images}, allow_nan=False)
         except ValueError as error:
             raise UserError("a number of the source is not finite, which JSON does not have: mend it there") from error
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return out

@@ -24,6 +24,7 @@ from rpgmt.data.convert.image_files import ImageFinder, Placer
 from rpgmt.data.convert.labels import ALL, Part, Point, box_round, category, count_text, flat_name
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
+from rpgmt.whole_files import whole_file
 
 _SCORER = "rpgmt"
 _SPLITS = ("train", "val", "test")
@@ -184,7 +185,10 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
                         cells[one, point, "x"], cells[one, point, "y"] = repr(float(x)), repr(float(y))
                     hidden += v == 1
             rows.append(["labeled-data", part.split, name, *cells.values()])
-        with (folder / f"CollectedData_{_SCORER}.csv").open("w", encoding="utf-8", newline="") as file:
+        with (
+            whole_file(folder / f"CollectedData_{_SCORER}.csv") as part_file,
+            part_file.open("w", encoding="utf-8", newline="") as file,
+        ):
             csv.writer(file).writerows(rows)
     notes.append("DeepLabCut has no boxes, visibility, areas, pairs, sigmas or segments: they are left out")
     if hidden:

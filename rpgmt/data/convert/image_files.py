@@ -10,6 +10,7 @@ from pathlib import Path
 from rpgmt.data.convert.labels import safe_name
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.errors import UserError
+from rpgmt.whole_files import whole_file
 
 
 class ImageFinder:
@@ -86,11 +87,12 @@ class Placer:
         """
         if target.exists() or target.is_symlink():
             raise UserError(f"{target}: two images of the source have this name: rename one of them")
-        target.parent.mkdir(parents=True, exist_ok=True)
         if self.link:
+            target.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(file.resolve(), target)
         else:
-            shutil.copyfile(file, target)
+            with whole_file(target, durable=False, folders=True) as part:
+                shutil.copyfile(file, part)
         self.count += 1
 
 

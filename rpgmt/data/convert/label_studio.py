@@ -33,6 +33,7 @@ from rpgmt.data.convert.labels import (
 )
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 _HIDDEN = ("hidden", "occluded")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")
@@ -227,8 +228,8 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
             data = {"image": f"/data/local-files/?d={place}", "split": part.split}
             result = [region for person, points in people for region in _regions(person, points, entry, image)]
             tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"result": result}]})
-    (out / "tasks.json").write_text(json.dumps(tasks, allow_nan=False, ensure_ascii=False), encoding="utf-8")
-    (out / "label_config.xml").write_text(_config(entry), encoding="utf-8")
+    write_text(out / "tasks.json", json.dumps(tasks, allow_nan=False, ensure_ascii=False))
+    write_text(out / "label_config.xml", _config(entry))
     notes.append("Label Studio has no areas, skeletons, pairs, sigmas, segments or crowds: they are left out")
     return out / "tasks.json"
 

@@ -25,6 +25,7 @@ from rpgmt.data.convert.labels import Part, Point, box_round, category, count_te
 from rpgmt.data.convert.labels import flip_pairs as pairs_of
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 
 def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
@@ -187,7 +188,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
             "suggestions": [],
             "provenance": {},
         }
-        (out / f"{part.split}.json").write_text(json.dumps(labels), encoding="utf-8")
+        write_text(out / f"{part.split}.json", json.dumps(labels))
     notes.append("SLEAP has no boxes, areas, sigmas or segments: they are left out")
     if hidden:
         notes.append(f"{count_text(hidden, 'hidden key point')} are as good as visible ones: SLEAP's reader drops the hidden")

@@ -19,6 +19,7 @@ from rpgmt.data.convert.image_files import Placer, images_below
 from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, read_text, safe_name
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 _LEAST = 0.5 / 10**DIGITS
 """What a box may stick out of its image in pixels without a word: less is the sum of two rounded numbers."""
@@ -173,7 +174,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
             if path.exists():
                 raise UserError(f"{path}: two images of the source have this name up to the suffix: rename one of them")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            write_text(path, "".join(f"{line}\n" for line in lines), durable=False)
     order = list(range(counts.pop()))
     for a, b in pairs.pop():
         order[a], order[b] = b, a
@@ -185,7 +186,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
         "names": {number: str(entry.get("name", number)) for number, entry in enumerate(categories)},
         "kpt_names": {number: list(entry["keypoints"]) for number, entry in enumerate(categories)},
     }
-    (out / "data.yaml").write_text(yaml.safe_dump(settings, sort_keys=False, default_flow_style=None), encoding="utf-8")
+    write_text(out / "data.yaml", yaml.safe_dump(settings, sort_keys=False, default_flow_style=None))
     notes.append("YOLO has no areas, skeletons, sigmas, segments or crowds: they are left out")
     if cut:
         notes.append(f"{count_text(cut, 'box', 'boxes')} cut off at the image's edges: YOLO's readers refuse others")

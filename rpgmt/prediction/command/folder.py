@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rpgmt.errors import UserError
+from rpgmt.whole_files import writing
 
 DEFAULT = Path("predictions")
 _LONGEST = 120
@@ -86,11 +87,15 @@ class RowsFile:
 
     Args:
         path: of the file.
+
+    Raises:
+        UserError: it cannot be written; so say `add` and the context's end.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._part = path, path.with_name(path.name + ".part")
-        self._file = self._part.open("w", encoding="utf-8")
+        with writing(self._path, self._part):
+            self._file = self._part.open("w", encoding="utf-8")
         self._count = 0
 
     def add(self, rows: list[dict[str, Any]], name: str) -> None:
@@ -107,14 +112,16 @@ class RowsFile:
             texts = [json.dumps(row, allow_nan=False) for row in rows]
         except ValueError:
             raise UserError(f"{name}: the network gives numbers that are not finite: its training has failed") from None
-        for text in texts:
-            self._file.write((",\n" if self._count else "[\n") + text)
-            self._count += 1
+        with writing(self._path):
+            for text in texts:
+                self._file.write((",\n" if self._count else "[\n") + text)
+                self._count += 1
 
     def __enter__(self) -> RowsFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.write("\n]\n" if self._count else "[]\n")
-        self._file.close()
-        os.replace(self._part, self._path)
+        with writing(self._path, self._part):
+            with self._file:
+                self._file.write("\n]\n" if self._count else "[]\n")
+            os.replace(self._part, self._path)

@@ -15,6 +15,7 @@ from rpgmt.prediction.meaning import KeypointMaps, Reading
 from rpgmt.prediction.people import People
 from rpgmt.prediction.results import DenseMap
 from rpgmt.prediction.source import SourceImage
+from rpgmt.whole_files import whole_file, write_bytes
 
 Image = NDArray[np.uint8]
 
@@ -44,7 +45,8 @@ def write_maps(people: People, folder: Path, name: str) -> list[Path]:
                 _write(files[-1], _class_numbers(result), [cv2.IMWRITE_PNG_COMPRESSION, 3])
             else:
                 files.append(folder / f"{name}_{head}.npy")
-                np.save(files[-1], result.image, allow_pickle=False)
+                with whole_file(files[-1], durable=False) as part:
+                    np.save(part, result.image, allow_pickle=False)
     return files
 
 
@@ -93,4 +95,4 @@ def _write(file: Path, image: NDArray[Any], options: list[int]) -> None:
     there, data = cv2.imencode(file.suffix, np.ascontiguousarray(image), options)
     if not there:
         raise UserError(f"{file}: an image of {image.shape[1]}×{image.shape[0]} cannot be written in this format")
-    file.write_bytes(data.tobytes())
+    write_bytes(file, data.tobytes(), durable=False)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.engine.checkpoint import replace_file
 from rpgmt.engine.signals import StopSignals
 from rpgmt.errors import UserError
 from rpgmt.prediction.ahead import made_ahead
@@ -35,6 +34,7 @@ from rpgmt.prediction.command.sources import Sources, Video
 from rpgmt.prediction.people import People
 from rpgmt.prediction.predictor import Predictor
 from rpgmt.prediction.source import SourceImage
+from rpgmt.whole_files import write_text
 
 _DRAWN_AHEAD = 2
 """Images that the network is ahead of drawing."""
@@ -111,7 +111,7 @@ class Run:
                 "categories": [category(self._predictor.reading, number)],
             }
             text = json.dumps(record, indent=1, allow_nan=False) + "\n"
-            replace_file(self._out / "images.json", lambda path: path.write_text(text, encoding="utf-8"))
+            write_text(self._out / "images.json", text)
         if not self._images and not self._videos:
             for name in ("results.json", "images.json"):
                 (self._out / name).unlink(missing_ok=True)

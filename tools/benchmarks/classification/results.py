@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rpgmt.whole_files import write_text
 from tasks.classification import ClassificationTask
 from tools.benchmarks.classification import inference_time
 from tools.benchmarks.classification.derive import trained
@@ -54,7 +55,7 @@ def measure(
             record |= {"epochs_before": _epochs(before, task), "seconds_before": earlier.get("seconds")}
         results.setdefault(name, {})[seed] = record
         text = json.dumps({"row": name, "seed": seed, **record}, indent=2, allow_nan=False)
-        (out / f"{name}-seed{seed}.json").write_text(text + "\n", encoding="utf-8")
+        write_text(out / f"{name}-seed{seed}.json", text + "\n")
     return results
 
 

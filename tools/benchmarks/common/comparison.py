@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rpgmt.config import to_yaml
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 from tools.benchmarks.common.flags import check_positive, read_names, read_numbers
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Comparison:
         for training in trainings:
             training.check()
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "config.yaml").write_text(to_yaml(config, task=task), encoding="utf-8")
+        write_text(self.out / "config.yaml", to_yaml(config, task=task))
 
 
 def read_comparison(arguments: Namespace, config: Any, rows: Sequence[str], out: Path) -> tuple[Comparison, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt.tables import write_json
+from rpgmt.whole_files import whole_file, write_text
 
 
 def write(
@@ -30,11 +31,11 @@ def write(
         draw: draws the PNG; None where there is nothing to draw.
         also: another path for the JSON.
     """
-    with (out / "benchmark.csv").open("w", newline="", encoding="utf-8") as file:
+    with whole_file(out / "benchmark.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(lines)
-    (out / "table.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    write_text(out / "table.md", "\n\n".join(paragraphs) + "\n")
     names = ["benchmark.csv", "table.md"]
     if draw is not None:
         draw(out / "benchmark.png")

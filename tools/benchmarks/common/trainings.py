@@ -24,6 +24,7 @@ from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine import run_folder
 from rpgmt.engine.task import Dataset
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 LINES = 8
@@ -85,7 +86,7 @@ class Training:
         """What starts it, or goes on with it; writes its config."""
         config = self.folder.path.with_name(f"{self.name}.yaml")
         plain = dataclasses.replace(self.config, train=dataclasses.replace(self.config.train, out=None, resume=False))
-        config.write_text(to_yaml(plain, task=self.task), encoding="utf-8")
+        write_text(config, to_yaml(plain, task=self.task))
         program = self.program or (str(TRAIN), self.task)
         resume = ["--resume"] if self.folder.config.is_file() else []
         return [sys.executable, *program, "--config", str(config), "--out", str(self.folder.path), *resume]

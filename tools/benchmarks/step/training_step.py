@@ -11,8 +11,8 @@ from torch import Tensor
 from rpgmt import models
 from rpgmt.engine.balance import make_balancer
 from rpgmt.engine.device import make_fabric
-from rpgmt.engine.loop import TrainingStep
 from rpgmt.engine.task import Batch, Outputs, Task
+from rpgmt.engine.training_step import TrainingStep
 from rpgmt.models.refinement import Refinement
 from tools.benchmarks.common.stopwatch import DeviceStopwatch
 from tools.benchmarks.step.networks import KINDS
@@ -57,7 +57,7 @@ class Noise(Task):
 
 
 class TimedStep:
-    """The engine's optimizer step (`rpgmt.engine.loop.TrainingStep`) of one kind of network, by phase.
+    """The engine's optimizer step (`rpgmt.engine.training_step.TrainingStep`) of one kind of network, by phase.
 
     Args:
         config: With `model: ModelConfig` and `train: TrainConfig`.
