@@ -7,9 +7,11 @@ process holds state. So the state of training is where it stands: two integers, 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from rpgmt.data.random_numbers import generator
+from rpgmt.errors import UserError
+from rpgmt.process import end_with_parent
 
 if TYPE_CHECKING:
     from rpgmt.engine.task import Dataset
@@ -88,9 +92,10 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         batches = _torch_loader(self.dataset, self.workers, self.pin_memory, batch_sampler=_Batches(self))
-        for batch in batches:
-            self.batch += 1
-            yield batch
+        with lost_workers():
+            for batch in batches:
+                self.batch += 1
+                yield batch
 
     def indices(self, batch: int) -> list[tuple[int, int]]:
         """Return (epoch, index) of the samples that batch number `batch` holds in this process."""
@@ -114,6 +119,25 @@ def validation_loader(
     """Return batches of samples rank, rank + world_size, … in order: nothing is padded, nothing left out."""
     samples = [(0, index) for index in range(rank, len(dataset), world_size)]
     return _torch_loader(dataset, workers, pin_memory, batch_size=batch_size, sampler=samples, persistent_workers=workers > 0)
+
+
+@contextmanager
+def lost_workers() -> Iterator[None]:
+    """Raise UserError, one line, where a worker process dies meanwhile.
+
+    Torch says it when the next batch is asked for, or at once: wherever the main thread is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = str(error).partition("\n")[0]
+        if not (found := re.match(r"DataLoader worker \(pid.*?(?:is killed by signal: ([^.]*)|$)", said)):
+            raise
+        how = f"was ended by a signal ({found[1].strip()})" if found[1] else "ended"
+        raise UserError(
+            f"a process that loads data {how}, as a rule for want of memory: give `--workers 0`, or fewer of them; what was "
+            "saved before is whole"
+        ) from None
 
 
 class _Batches:
@@ -147,5 +171,6 @@ def _start_worker(_: int) -> None:
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the main process; its own handler came along with the fork
+    end_with_parent()  # torch looks every 5 s only, and meanwhile the run folder's lock, which came along, is held
     if cv2 := sys.modules.get("cv2"):
         cv2.setNumThreads(0)  # a pool of threads does not survive a fork

@@ -23,13 +23,15 @@ from torch._functorch import config as functorch
 from torch.nn.parallel import DistributedDataParallel
 
 from rpgmt.config import TrainConfig, to_dict
-from rpgmt.data.loader import ResumableLoader, validation_loader
+from rpgmt.data.loader import ResumableLoader, lost_workers, validation_loader
 from rpgmt.engine import run_folder
+from rpgmt.engine.agreement import check_agreement
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
 from rpgmt.engine.checkpoint import load_checkpoint, save_checkpoint
 from rpgmt.engine.device import chosen_algorithms, for_this_machine, hardware, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.ema import Ema
 from rpgmt.engine.evaluate import Validation, images, to_device, validate
+from rpgmt.engine.joining import together
 from rpgmt.engine.joint_losses import LossLog, NonFiniteLossError, joint_losses
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.model_file import save_model
@@ -100,10 +102,13 @@ def fit(
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     tell("loading Lightning")
     balancer, fabric = make_balancer(task), make_fabric(train)
-    # The first process starts the others when it has taken the folder: they do not ask whether it is free.
+    # The folder is the first process's: the others do not ask whether it is free.
     first = fabric.is_global_zero
-    with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
+    taken = run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path()))
+    with taken as folder, together(fabric), lost_workers():
         training = Training(task, config, fabric, balancer, folder, summary or {}, command)
+        place = f"batch {training.loader.batch} of {training.loader.stop}"
+        check_agreement(task, config, fabric.device, place)
         if training.finished:
             training.say(run_folder.finished_line(folder, train, whole=training.loader.batch % train.accumulate == 0))
             return folder.path
