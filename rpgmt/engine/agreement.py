@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import itertools
+import json
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,53 +111,56 @@ def other_weights(of_all: Sequence[Sizes]) -> list[str]:
 def digest(data: object) -> str:
     """What can be told of a data set without reading images: names, sizes, boxes, labels, settings. Eight hexadecimal digits.
 
-    Everything that its public attributes hold is looked at, and what that holds. Of a path the name counts, not the folder; of
-    an array in a file its shape; of a function its name, and whose method it is.
+    Everything that its public attributes hold is looked at, and what that holds, but for `name`, which is for messages and may
+    be where files lie. Of a path the name counts, not the folder; of an array in a file its shape; of a function its name, and
+    whose method it is.
     """
-    found, seen = hashlib.sha256(), set[int]()
-    for piece in _pieces(data, seen):
-        found.update(piece)
+    found = hashlib.sha256()
+    _feed(found.update, data, {})
     return found.hexdigest()[:8]
 
 
-def _pieces(value: Any, seen: set[int]) -> Iterator[bytes]:
+def _feed(update: Callable[[bytes], None], value: Any, seen: dict[int, Any]) -> None:
+    """Give a digest what a value holds, each object once: some are shared, some know each other."""
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-        yield repr(value).encode()
+        update(repr(value).encode())
         return
-    if isinstance(value, Path):
-        yield value.name.encode()
+    if id(value) in seen:
         return
-    if id(value) in seen:  # objects that are shared, or know each other
-        return
-    seen.add(id(value))
-    yield type(value).__qualname__.encode()
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+    seen[id(value)] = value  # and is kept, so that no other one gets its number
     if isinstance(value, np.memmap):
-        yield f"{value.shape} {value.dtype}".encode()
+        update(f"{value.shape} {value.dtype}".encode())
     elif isinstance(value, np.ndarray) and value.dtype != object:
-        yield f"{value.shape} {value.dtype}".encode() + np.ascontiguousarray(value).tobytes()
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _pieces(key, seen)
-            yield from _pieces(item, seen)
-    elif isinstance(value, list | tuple | np.ndarray):
-        for item in value:
-            yield from _pieces(item, seen)
+        update(f"{value.shape} {value.dtype}".encode())
+        update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, Tensor):
+        _feed(update, value.detach().cpu().numpy(), seen)
+    elif isinstance(value, Path):
+        update(value.name.encode())
     elif isinstance(value, set | frozenset):
-        yield repr(sorted(map(repr, value))).encode()
+        update(repr(sorted(map(repr, value))).encode())
     elif isinstance(value, functools.partial):
-        yield from _pieces([value.func, value.args, value.keywords], seen)
-    elif callable(value) and hasattr(value, "__qualname__"):
-        yield value.__qualname__.encode()
-        yield from _pieces(getattr(value, "__self__", None), seen)
+        _feed(update, [value.func, value.args, value.keywords], seen)
+    elif hasattr(value, "__qualname__"):  # a function or a class
+        update(value.__qualname__.encode())
+        _feed(update, getattr(value, "__self__", None), seen)
     else:
-        yield from _pieces({name: item for name, item in _attributes(value).items() if not name.startswith("_")}, seen)
+        try:
+            update(json.dumps(value).encode())  # plain data: many, and this is fast
+        except (TypeError, ValueError):
+            update(type(value).__qualname__.encode())
+            for item in _parts(value):
+                _feed(update, item, seen)
 
 
-def _attributes(value: object) -> dict[str, Any]:
-    slots = {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)}
-    return {**getattr(value, "__dict__", {}), **slots}
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return itertools.chain.from_iterable(value.items())
+    if isinstance(value, list | tuple | np.ndarray):
+        return value
+    slots = [name for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)]
+    own = {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots}}
+    return [item for name, item in own.items() if not name.startswith("_") and name != "name"]
 
 
 def _close(one: tuple[float, float], other: tuple[float, float]) -> bool:

@@ -8,6 +8,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rpgmt.config import TrainConfig
 from rpgmt.engine.checkpoint import load_checkpoint
+from rpgmt.engine.device import make_fabric
 
 
 def two_processes(target: Callable[[int], Any]) -> list[int | None]:
     """Run ``target(rank)`` in two processes, as a launcher would start them; return their exit statuses."""
+    make_fabric(TrainConfig(device="cpu"))  # what takes seconds to import is imported here, once for all that are forked
+    import_module("torch._dynamo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
