@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -86,7 +87,7 @@ def _join(fabric: Fabric) -> Watch:
         _store = _meet(environment, rank, processes)
     store = dist.PrefixStore(f"rpgmt/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/{_meetings}", _store)
     _watch = Watch(rank, processes, store, environment.main_address, _children)
-    _check_in(store, rank, processes, SECONDS_FOR_OWN if _children else SECONDS_TO_COME)
+    _check_in(store, rank, processes, SECONDS_FOR_OWN if _children else SECONDS_TO_COME, _watch)
     fabric.launch()
     return _watch
 
@@ -128,27 +129,28 @@ def _meet(environment: ClusterEnvironment, rank: int, processes: int) -> dist.St
         ) from None
 
 
-def _check_in(store: dist.Store, rank: int, processes: int, seconds: int) -> None:
+def _check_in(store: dist.Store, rank: int, processes: int, seconds: int, watch: Watch) -> None:
     """Wait until every process is there.
 
     Raises:
         UserError: some are not, or one counts other processes.
     """
     names = [f"process {number}" for number in range(processes)]
-    store.set(names[rank], str(processes))
+    end = time.monotonic() + seconds
     try:
-        store.wait(names, timedelta(seconds=seconds))
+        store.set(names[rank], str(processes))
+        while not store.check(names):
+            if error := watch.lost(seconds=0.1):
+                raise error
+            if time.monotonic() > end:
+                missing = ", ".join(name for name in names if not store.check([name]))
+                raise UserError(
+                    f"{missing} of {processes} (numbered from 0) did not come within {seconds} s: start all within a minute; "
+                    "its own output may say why it did not"
+                )
+        counts = {name: int(store.get(name)) for name in names}
     except dist.DistError:
-        missing = ", ".join(name for name in names if not store.check([name]))
-        assert _watch is not None
-        if lost := _watch.lost(seconds=1):
-            raise lost from None
-        raise UserError(
-            f"{missing} of {processes} (numbered from 0) did not come within {seconds} s: start all within a minute; its own "
-            "output, or its machine's, may say why"
-        ) from None
-    for name in names:
-        if (counted := int(store.get(name))) != processes:
-            raise UserError(
-                f"`devices` × `nodes` is {counted} in {name} and {processes} in process {rank}: give the same to all"
-            )
+        raise watch.lost(seconds=3) or UserError("process 0 cannot be reached any more") from None
+    for name, count in counts.items():
+        if count != processes:
+            raise UserError(f"`devices` × `nodes` is {count} in {name} and {processes} in process {rank}: give the same to all")

@@ -62,8 +62,10 @@ class Lost:
             status = 128 - self.status
         elif self.status:
             how, status = f"ended with status {self.status}", self.status
-        end = "so the run ends; `--resume` goes on from its last checkpoint, if there is one"
-        return LostProcessError(f"process {self.rank} of {processes} (numbered from 0) {how}: {end}", status)
+        line = (
+            f"process {self.rank} of {processes} (numbered from 0) {how}, so all end; --resume goes on from the last checkpoint"
+        )
+        return LostProcessError(line, status)
 
 
 class Watch:

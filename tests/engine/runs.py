@@ -23,6 +23,11 @@ from rpgmt.engine.device import make_fabric
 
 def two_processes(target: Callable[[int], Any]) -> list[int | None]:
     """Run ``target(rank)`` in two processes, as a launcher would start them; return their exit statuses."""
+    return several_processes(2, target)
+
+
+def several_processes(count: int, target: Callable[[int], Any]) -> list[int | None]:
+    """Run ``target(rank)`` in so many processes, as a launcher would start them; return their exit statuses."""
     make_fabric(TrainConfig(device="cpu"))  # what takes seconds to import is imported here, once for all that are forked
     import_module("torch._dynamo")
     with socket.socket() as free:
@@ -30,7 +35,7 @@ def two_processes(target: Callable[[int], Any]) -> list[int | None]:
         port = free.getsockname()[1]
 
     def run(rank: int) -> None:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": count}
         os.environ.update({name: str(value) for name, value in place.items()})
         torch.set_num_threads(1)
         try:
@@ -39,7 +44,7 @@ def two_processes(target: Callable[[int], Any]) -> list[int | None]:
             traceback.print_exc()
             os._exit(1)
 
-    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in (0, 1)]
+    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(count)]
     for process in processes:
         process.start()
     for process in processes:
