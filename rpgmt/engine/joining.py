@@ -138,7 +138,11 @@ def _check_in(store: dist.Store, rank: int, processes: int, seconds: int, watch:
     names = [f"process {number}" for number in range(processes)]
     end = time.monotonic() + seconds
     try:
-        store.set(names[rank], str(processes))
+        counted = int(store.compare_set("processes", "", str(processes)))
+        if counted != processes:
+            other = f"{processes} in process {rank} and {counted} in one that came before"
+            raise UserError(f"`devices` × `nodes` is {other}: give the same to all")
+        store.set(names[rank], "here")
         while not store.check(names):
             if error := watch.lost(seconds=0.1):
                 raise error
@@ -148,9 +152,5 @@ def _check_in(store: dist.Store, rank: int, processes: int, seconds: int, watch:
                     f"{missing} of {processes} (numbered from 0) did not come within {seconds} s: start all within a minute; "
                     "its own output may say why it did not"
                 )
-        counts = {name: int(store.get(name)) for name in names}
     except dist.DistError:
         raise watch.lost(seconds=3) or UserError("process 0 cannot be reached any more") from None
-    for name, count in counts.items():
-        if count != processes:
-            raise UserError(f"`devices` × `nodes` is {count} in {name} and {processes} in process {rank}: give the same to all")
