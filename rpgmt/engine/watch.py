@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,15 +140,17 @@ class Watch:
                     whose, status = numbers
                     self._notice(Lost(int(whose), None if status == b"None" else int(status)))
         if rank not in self._left:
-            status_ = None
+            own_status = None
             if rank in self._children:
                 with suppress(subprocess.TimeoutExpired):
-                    status_ = self._children[rank].wait(SECONDS_TO_END / 2)
-            self._notice(Lost(rank, status_))
+                    own_status = self._children[rank].wait(SECONDS_TO_END / 2)
+            self._notice(Lost(rank, own_status))
 
     def _wait_for_child(self, rank: int) -> None:
         status = self._children[rank].wait()
-        if rank not in self._left or status:
+        if status == 0:
+            time.sleep(1)  # it may have said that it leaves, and `_listen` not have read it yet
+        if rank not in self._left:
             self._notice(Lost(rank, status))
 
     def _notice(self, lost: Lost) -> None:
