@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
@@ -90,7 +90,7 @@ class Watch:
         if rank == 0:
             key = secrets.token_bytes(32)
             self._listener = Listener(("127.0.0.1" if host in ("127.0.0.1", "localhost") else "", 0), authkey=key)
-            port: int = self._listener.address[1]  # type: ignore[assignment]
+            port: int = self._listener.address[1]
             store.set("watch", f"{port} {key.hex()}")
             self._in_background(self._welcome)
         else:
@@ -114,8 +114,8 @@ class Watch:
             self._left.add(self._rank)
             self._tell(LEAVES)
 
-    def _in_background(self, target: object, *arguments: int) -> None:
-        threading.Thread(target=target, args=arguments, daemon=True, name="rpgmt-watch").start()  # type: ignore[arg-type]
+    def _in_background(self, target: Callable[..., None], *arguments: int) -> None:
+        threading.Thread(target=target, args=arguments, daemon=True, name="rpgmt-watch").start()
 
     def _welcome(self) -> None:
         for _ in range(self._processes - 1):
