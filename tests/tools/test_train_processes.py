@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -125,8 +126,8 @@ def test_memory_does_not_grow(tmp_path: Path) -> None:
     for step, size in list(after.items())[:: max(1, len(after) // 10)]:
         print(f"step {step}: {size / 2**20:.0f} MiB")
     early = [size for step, size in after.items() if step < 1000]
-    late = [size for step, size in after.items() if step > 2500]
-    assert max(late) < 1.05 * max(early)
+    late = [size for step, size in after.items() if 2500 < step < 3000]  # then pictures are drawn
+    assert statistics.median(late) < 1.03 * statistics.median(early)
 
 
 def resident(pid: int) -> int:
