@@ -72,7 +72,7 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str 
     except UserError as error:
         # Out of a worker process it comes with that process's traceback, of which its own message is the end.
         text = str(error).rpartition("UserError: ")[2] if "Original Traceback" in str(error) else str(error)
-        line, status = one_line(text), 2
+        line, status = one_line(text), error.status
     except OSError as error:
         if error.filename is None and error.errno not in DISK_ERRORS:
             raise

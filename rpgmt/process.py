@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 
 from rpgmt.errors import one_line
 
@@ -16,6 +18,30 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of two settings in GNU's `malloc.h`."""
 DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536
 """Their values in a new process; `mallopt` sets them and cannot be asked for them."""
+
+
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+"""What launchers (torchrun, srun, ours) set in the environment of each of a run's processes; all 0 in the first one's."""
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of a run's processes, or the only one: it speaks, and writes. No torch is needed to know it."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def end_with_parent() -> None:
+    """Let this process, which `multiprocessing` started, end when its parent is gone, killed perhaps.
+
+    It might wait for the parent's next word for ever, with what it inherited: a run folder's lock, a device's memory.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -88,7 +114,7 @@ def _warnings_as_notes(prog: str) -> Iterator[None]:
 
     warnings.formatwarning = note
     try:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if is_first_process():
             yield
         else:
             with warnings.catch_warnings():

@@ -96,7 +96,7 @@ def _parser(prog: str) -> cli.Parser:
     cli.add_weights(parser)
     parser.add_argument("--batch-size", type=int, default=64, help="samples at a time (default: 64)")
     parser.add_argument("--workers", type=int, default=0, help="processes that load data, 0 loads in the main one (default: 0)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="default: auto")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--costs", action="store_true", help="also print accuracy, multiply-accumulates and time by stage")
     parser.add_argument(
         "--save-results", type=cli.output_file, metavar="FILE", help="write what the last stage finds, in COCO's result format"

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,12 @@ from rpgmt import cli
 from rpgmt.engine import run_folder
 from rpgmt.engine.closing import Phases, closing_lines, command
 from rpgmt.errors import UserError
+from rpgmt.process import is_first_process
 
 
 def main(argv: list[str], prog: str = "train.py") -> int:
     """Trains, and prints where the results are and what to do with them."""
-    # Lightning starts this program once more for each further process; the first one speaks.
-    first = all(os.environ.get(rank, "0") == "0" for rank in ("LOCAL_RANK", "NODE_RANK"))
+    first = is_first_process()  # this program is started once more for each further one
     tell = Phases(silent=not first)
     tasks = cli.find_tasks(task_package)
     name, config = cli.parse_train(argv, tasks, prog=prog)
@@ -33,6 +32,14 @@ def main(argv: list[str], prog: str = "train.py") -> int:
             if run_folder.is_finished(folder, config) and run_folder.is_drawn(folder):
                 print(run_folder.finished_line(folder, config.train, whole=config.train.accumulate == 1))
                 return 0
+    train = config.train
+    if train.device not in ("auto", "cpu") or train.precision == "16" or train.devices * train.nodes > 1:
+        tell("loading torch")
+        from rpgmt.engine.device import check_machine
+        from rpgmt.engine.joining import join
+
+        check_machine(train)
+        join(train)
     drawn = config.data.name == "synthetic"
     what = "people (drawn once, kept there)" if drawn else f"{config.data.name} data"
     tell(f"{name}: reading {what} in {config.data.root}")

@@ -42,6 +42,7 @@ def _check_folder(value: Any) -> Any:
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[str | int, BeforeValidator(_check_size)]
 Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 
 
@@ -174,7 +175,7 @@ class TrainConfig:
     precision: Annotated[
         Precision, Field(description="float32, or mixed with bfloat16 or float16; auto: bf16 where there is hardware for it")
     ] = "32"
-    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="kind of device"), EVERYDAY] = "auto"
+    device: Annotated[Device, Field(description="kind of device"), EVERYDAY] = "auto"
     devices: Annotated[int, Field(ge=1, description="devices of each node")] = 1
     nodes: Annotated[int, Field(ge=1, description="machines")] = 1
     seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the first weights, order and augmentation"), EVERYDAY] = 0

@@ -7,6 +7,7 @@ process holds state. So the state of training is where it stands: two integers, 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from rpgmt.data.random_numbers import generator
 from rpgmt.errors import UserError
+from rpgmt.process import end_with_parent
 
 if TYPE_CHECKING:
     from rpgmt.engine.task import Dataset
@@ -90,9 +92,10 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         batches = _torch_loader(self.dataset, self.workers, self.pin_memory, batch_sampler=_Batches(self))
-        for batch in batches:
-            self.batch += 1
-            yield batch
+        with lost_workers():
+            for batch in batches:
+                self.batch += 1
+                yield batch
 
     def indices(self, batch: int) -> list[tuple[int, int]]:
         """Return (epoch, index) of the samples that batch number `batch` holds in this process."""
@@ -119,21 +122,22 @@ def validation_loader(
 
 
 @contextmanager
-def loader_errors() -> Iterator[None]:
-    """Makes the loss of a worker process, which torch tells at any moment, one line.
+def lost_workers() -> Iterator[None]:
+    """Raise UserError, one line, where a worker process dies meanwhile.
 
-    Raises:
-        UserError: a worker process was killed, or ended.
+    Torch says it when the next batch is asked for, or at once: wherever the main thread is.
     """
     try:
         yield
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        said = str(error).partition("\n")[0]
+        if not (found := re.match(r"DataLoader worker \(pid.*?(?:is killed by signal: ([^.]*)|$)", said)):
             raise
+        how = f"was ended by a signal ({found[1].strip()})" if found[1] else "ended"
         raise UserError(
-            "a process that loads data was lost, perhaps for lack of memory: go on with the run by --resume, with fewer "
-            "--workers if it happens again"
-        ) from error
+            f"a process that loads data {how}, as a rule for want of memory: give `--workers 0`, or fewer of them; a run "
+            "goes on by --resume"
+        ) from None
 
 
 class _Batches:
@@ -167,5 +171,6 @@ def _start_worker(_: int) -> None:
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the main process; its own handler came along with the fork
+    end_with_parent()  # torch looks every 5 s only, and meanwhile the run folder's lock, which came along, is held
     if cv2 := sys.modules.get("cv2"):
         cv2.setNumThreads(0)  # a pool of threads does not survive a fork

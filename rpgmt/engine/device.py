@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ import torch.utils.deterministic as _memory
 from torch import nn
 
 from rpgmt.config import TrainConfig
+from rpgmt.config.schema import Device
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,15 +36,26 @@ def pick_device(name: str) -> str:
         UserError: the device is not there, or there is no such kind.
     """
     kind, colon, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise UserError(f"`device` is {name}: give one of auto, cpu, cuda, cuda:1, mps")
+    if kind not in get_args(Device) or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise UserError(f"`device` is {name}: give one of {', '.join(get_args(Device))}, or the number of a GPU as in cuda:1")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         raise UserError(f"`device` is {name}: this machine has no CUDA device; give cpu, or auto")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UserError(f"`device` is {name}: this machine has {torch.cuda.device_count()} of them, numbered from 0")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("`device` is mps: this machine has none; give cpu, or auto")
     return name
+
+
+def check_machine(train: TrainConfig) -> None:
+    """Raise UserError where this machine has no such device, not so many, or does not compute in such a precision."""
+    device = pick_device(train.device)
+    if pick_precision(train.precision, device) == "16" and device == "cpu":
+        raise UserError("`precision` is 16: a CPU has no mixed precision with float16; give 32 or bf16")
+    if device == "cuda" and train.devices > torch.cuda.device_count():
+        raise UserError(f"`devices` is {train.devices}: this machine has {torch.cuda.device_count()}")
 
 
 def hardware(device: torch.device, processes: int) -> dict[str, Any]:
@@ -84,11 +96,12 @@ def for_this_machine(config: C) -> C:
 
 
 def make_fabric(train: TrainConfig) -> Fabric:
-    """Return the Fabric of a training: its device, precision, processes and nodes. `launch` starts the other processes.
+    """Return the Fabric of a training: its device, precision, processes and nodes. `rpgmt.engine.joining` starts the others.
 
     Raises:
-        UserError: this machine has no such device, or not so many, or no such precision.
+        UserError: as `check_machine`.
     """
+    check_machine(train)
     # Imported here, as it takes seconds. The large package, which some machines bring, has the same under its own name.
     written = warnings.formatwarning
     lightning = import_module("lightning_fabric" if find_spec("lightning_fabric") else "lightning.fabric")
@@ -96,10 +109,6 @@ def make_fabric(train: TrainConfig) -> Fabric:
 
     device = pick_device(train.device)
     precision = pick_precision(train.precision, device)
-    if precision == "16" and device == "cpu":
-        raise UserError("`precision` is 16: a CPU has no mixed precision with float16; give 32 or bf16")
-    if device == "cuda" and train.devices > torch.cuda.device_count():
-        raise UserError(f"`devices` is {train.devices}: this machine has {torch.cuda.device_count()}")
     logging.getLogger(lightning.__name__).setLevel(logging.WARNING)  # no lines on devices found
     several = train.devices * train.nodes > 1
     fabric: Fabric = lightning.Fabric(

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rpgmt.data.loader import validation_loader
+from rpgmt.data.loader import lost_workers, validation_loader
 from rpgmt.engine.device import pick_device, processes
 from rpgmt.engine.task import Batch, Task
 
@@ -63,7 +63,8 @@ def evaluate(
     place = torch.device(pick_device(device))
     loader = validation_loader(task.val_data, batch_size, workers=workers, pin_memory=place.type == "cuda")
     batches = track(loader, "evaluate", disable=not sys.stdout.isatty(), transient=True)
-    validation = validate(task, model.to(place).eval(), batches, place, channels_last=channels_last)
+    with lost_workers():
+        validation = validate(task, model.to(place).eval(), batches, place, channels_last=channels_last)
     assert validation is not None  # one process
     return validation
 

@@ -21,14 +21,16 @@ import torch
 from torch._functorch import config as functorch
 
 from rpgmt.config import TrainConfig
-from rpgmt.data.loader import ResumableLoader, loader_errors, validation_loader
+from rpgmt.data.loader import ResumableLoader, lost_workers, validation_loader
 from rpgmt.engine import run_folder
+from rpgmt.engine.agreement import check_agreement
 from rpgmt.engine.balance import Balancer, GradientBalancing, make_balancer
 from rpgmt.engine.checkpoint import load_checkpoint, taken_over
 from rpgmt.engine.device import chosen_algorithms, for_this_machine, make_fabric, share_buffers, synchronise_norms
 from rpgmt.engine.drawing import draw, draw_again
 from rpgmt.engine.evaluate import Validation, to_device, validate
 from rpgmt.engine.finite import NonFiniteError
+from rpgmt.engine.joining import together
 from rpgmt.engine.plan import make_plan
 from rpgmt.engine.record import Record
 from rpgmt.engine.run_folder import RunFolder
@@ -86,10 +88,13 @@ def fit(
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     tell("loading Lightning")
     balancer, fabric = make_balancer(task), make_fabric(train)
-    # The first process starts the others when it has taken the folder: they do not ask whether it is free.
+    # The folder is the first process's: the others do not ask whether it is free.
     first = fabric.is_global_zero
-    with run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path())) as folder:
+    taken = run_folder.taken(train, task.name) if first else nullcontext(RunFolder(train.out or Path()))
+    with taken as folder, together(fabric), lost_workers():
         training = Training(task, config, fabric, balancer, folder, summary or {}, command)
+        place = f"batch {training.loader.batch} of {training.loader.stop}"
+        check_agreement(task, config, fabric.device, place)
         if training.finished:
             training.say(run_folder.finished_line(folder, train, whole=training.loader.batch % train.accumulate == 0))
             if first and not run_folder.is_drawn(folder):
@@ -102,7 +107,7 @@ def fit(
         several = functorch.patch(donated_buffer=False) if isinstance(balancer, GradientBalancing) else nullcontext()
         interrupted = False
         try:
-            with several, chosen_algorithms(fabric.device), loader_errors(), training.ready():
+            with several, chosen_algorithms(fabric.device), training.ready():
                 training.run()
                 training.finish()
         except KeyboardInterrupt:  # by a second signal

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 
 from rpgmt.errors import UserError
+from rpgmt.process import end_with_parent
 from rpgmt.synthetic.render import Scene, render
 
 _STARTS = {"train": 0, "val": 1_000_000}
@@ -87,14 +87,7 @@ def _render_chunk(seed: int, start: int, count: int, size: int) -> list[Scene]:
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()  # returns when the parent is killed; an idle worker would wait for it for ever
-        os._exit(1)
+    end_with_parent()
 
 
 def _with_bar(scenes: Iterator[Scene], count: int, title: str) -> Iterator[Scene]:

@@ -8,6 +8,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,26 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from rpgmt.config import TrainConfig
 from rpgmt.engine.checkpoint import load_checkpoint
+from rpgmt.engine.device import make_fabric
 
 
 def two_processes(target: Callable[[int], Any]) -> list[int | None]:
     """Run ``target(rank)`` in two processes, as a launcher would start them; return their exit statuses."""
+    return several_processes(2, target)
+
+
+def several_processes(count: int, target: Callable[[int], Any]) -> list[int | None]:
+    """Run ``target(rank)`` in so many processes, as a launcher would start them; return their exit statuses."""
+    make_fabric(TrainConfig(device="cpu"))  # what takes seconds to import is imported here, once for all that are forked
+    import_module("torch._dynamo")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     def run(rank: int) -> None:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": 0, "LOCAL_RANK": rank, "WORLD_SIZE": count}
         os.environ.update({name: str(value) for name, value in place.items()})
         torch.set_num_threads(1)
         try:
@@ -34,7 +44,7 @@ def two_processes(target: Callable[[int], Any]) -> list[int | None]:
             traceback.print_exc()
             os._exit(1)
 
-    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in (0, 1)]
+    processes = [multiprocessing.get_context("fork").Process(target=run, args=(rank,)) for rank in range(count)]
     for process in processes:
         process.start()
     for process in processes:

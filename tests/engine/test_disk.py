@@ -135,7 +135,7 @@ def test_a_lost_worker_is_one_line_and_loses_nothing(tmp_path: Path, whole: Path
             os.kill(worker.pid, signal.SIGKILL)
 
     task.hook = at(PER_EPOCH + 1, kill)
-    with pytest.raises(UserError, match=r"a process that loads data was lost, .*: go on .* --resume"):
+    with pytest.raises(UserError, match=r"a process that loads data .*: give `--workers 0`.* a run goes on by --resume"):
         fit(task, config(out, ema=0.9, epochs=2, workers=1))
     assert load_checkpoint(out / "checkpoints/last.ckpt")["loader"]["epoch"] == 1
     fit(Toy(), config(out, ema=0.9, epochs=2, resume=True))

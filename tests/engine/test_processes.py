@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from runs import two_processes
+from runs import several_processes, two_processes
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 from toy import PER_EPOCH, Net, Toy, config
@@ -63,19 +64,34 @@ def test_gradients_equal_the_joint_batch(tmp_path: Path, valid_in_second: bool) 
 
 
 def test_fit(tmp_path: Path) -> None:
-    """Two processes with batches of 2 train like one with batches of 4, and make one run folder."""
+    """Two processes with batches of 2, and four with batches of 1, train like one with batches of 4, and make one run folder.
+
+    Neither divides the 21 samples to train on, nor the 7 to validate. Sums are made in another order, so that last bits differ.
+    """
     values = {"lr": 1e-3, "epochs": 2, "ema": 0.5}
-    fit(Toy(norm=False), config(tmp_path / "one", **values))
-    out = tmp_path / "two"
-    status = two_processes(lambda rank: fit(Toy(norm=False), config(out, devices=2, batch_size=2, **values)))
-    assert status == [0, 0]
-    one, two = (load_file(folder / "model.safetensors") for folder in (tmp_path / "one", out))
-    for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-5)
-    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "one", out)]
-    assert metrics[0]["val"]["score"] == pytest.approx(metrics[1]["val"]["score"], abs=1e-5)  # all samples, once
-    assert metrics[0]["steps"] == metrics[1]["steps"] == 2 * PER_EPOCH
-    assert len(list(out.glob("events*"))) == 1
+    fit(Toy(norm=False), config(tmp_path / "1", **values))
+    one = load_file(tmp_path / "1" / "model.safetensors")
+    metrics = json.loads((tmp_path / "1" / "metrics.json").read_text())
+    assert metrics["steps"] == 2 * PER_EPOCH
+    for count in (2, 4):
+        out = tmp_path / str(count)
+        own = config(out, devices=count, batch_size=4 // count, **values)
+        assert several_processes(count, lambda rank, own=own: fit(Toy(norm=False), own)) == [0] * count
+        for name, tensor in load_file(out / "model.safetensors").items():
+            torch.testing.assert_close(tensor, one[name], rtol=1e-5, atol=1e-6)
+        found = json.loads((out / "metrics.json").read_text())
+        assert found["val"]["score"] == pytest.approx(metrics["val"]["score"], rel=1e-5)  # all samples, once
+        assert found["steps"] == metrics["steps"]
+        for mine, his in zip(losses(out), losses(tmp_path / "1"), strict=True):
+            assert mine == pytest.approx(his, rel=1e-5)
+        assert len(list(out.glob("events*"))) == 1
+
+
+def losses(out: Path) -> list[float]:
+    """Of training and validation, as metrics.csv has them."""
+    with (out / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [float(row[name]) for row in rows for name in ("train/loss", "val/loss") if row[name]]
 
 
 def test_signal_to_one_process_stops_both(tmp_path: Path) -> None:

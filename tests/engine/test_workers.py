@@ -1,0 +1,42 @@
+"""Processes that load data: how many there are changes no bit, and one that dies is told in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from runs import assert_same_end
+from toy import Toy, config
+
+from rpgmt.engine.loop import fit
+from rpgmt.errors import UserError
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes:UserWarning"),
+]
+
+
+def test_a_killed_worker_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
+    """What is loaded ahead is of no run: it goes on without workers, and ends as one that never had any."""
+    main_process = os.getpid()
+    task = Toy()
+
+    def kill(epoch: int, index: int) -> None:
+        if epoch == 2 and os.getpid() != main_process:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    task.train_data.hook = kill
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match=r"^a process that loads data (was ended|ended).* give `--workers 0`") as caught:
+        fit(task, config(out, workers=1))
+    assert "\n" not in str(caught.value)
+    fit(Toy(), config(out, resume=True))
+    assert_same_end(out, fit(Toy(), config(tmp_path / "whole")))
+
+
+def test_the_number_of_workers_changes_no_bit(tmp_path: Path) -> None:
+    runs = [fit(Toy(), config(tmp_path / str(workers), workers=workers, epochs=2)) for workers in (0, 3)]
+    assert_same_end(*runs)
