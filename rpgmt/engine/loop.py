@@ -40,7 +40,7 @@ from rpgmt.engine.run_folder import RunFolder
 from rpgmt.engine.signals import StopSignals
 from rpgmt.engine.task import Batch, Task
 from rpgmt.errors import UserError
-from rpgmt.rpg.bank import defer_gradients
+from rpgmt.rpg.kept_weights import defer_gradients
 from rpgmt.run_report.page import write_report
 from rpgmt.visualize import plot_curves
 
