@@ -25,7 +25,7 @@ from rpgmt.rpg.layout import Layout
 from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.placement_state import other_scales, state_of
 from rpgmt.rpg.projection import exact_entries, nearest_entries
-from rpgmt.rpg.running import refuse_change, refuse_tracers
+from rpgmt.rpg.running import refuse_change, refuse_tracers, tracer
 
 GRADIENTS = ("exact", "balanced")
 
@@ -221,8 +221,8 @@ class Bank(nn.Module):
 
     def _mode(self) -> tuple[Any, ...]:
         values = self.values
-        types = weight_type(self.values), values.dtype, values.device
-        return self.needs_gradient(), torch.is_inference_mode_enabled(), version_of(values), *types
+        modes = self.needs_gradient(), torch.is_inference_mode_enabled()
+        return *modes, version_of(values), weight_type(values), values.dtype, values.device
 
     def _find(self) -> Kept | None:
         return self._weights.find(self.values, self._mode(), self.needs_gradient())
@@ -234,7 +234,7 @@ class Bank(nn.Module):
         keeps = self.needs_gradient() and not traced and not transformed
         if self.gradient == "balanced" and values.requires_grad:
             divisor = generator.mean_squared_scales(values.device).to(values.device, values.dtype)
-            values = differentiable.DividedGradient.apply(values, divisor)
+            values = differentiable.divide_gradient(values, divisor, transformed)
         if transformed:
             flat = differentiable.generate(values, generator, dtype)
         elif keeps and self.regenerate:
@@ -275,7 +275,7 @@ class Bank(nn.Module):
 
     def _end_forward(self, root: nn.Module, inputs: Any, output: Any) -> None:
         self._weights.traced = None
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or tracer():
             return
         now = self._weights.now
         now.inside = False

@@ -114,7 +114,11 @@ class CurrentWeights:
 
     def find_touched(self) -> Kept | None:
         """What is kept and has been changed in place."""
-        return next((kept for kept in (self.now.kept, self.shared) if kept is not None and not kept.is_untouched), None)
+        kept = self.now.kept  # not in a loop: every layer asks
+        if kept is not None and not kept.is_untouched:
+            return kept
+        kept = self.shared
+        return kept if kept is not None and not kept.is_untouched else None
 
     def forget(self) -> None:
         """Keeps nothing any more."""

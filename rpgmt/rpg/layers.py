@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rpgmt.rpg.bank import Bank
+from rpgmt.rpg.differentiable import transforms_are_active
 from rpgmt.rpg.generated_weight import GeneratedWeight
 from rpgmt.rpg.running import REMEDY, check_trains_with_bank, refuse, refuse_tracers, running_model
 
@@ -66,7 +67,7 @@ class GeneratedLayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The plain layer's."""
         plain = super().forward
-        if not self.bank.regenerate or torch.compiler.is_compiling():
+        if not self.bank.regenerate or torch.compiler.is_compiling() or transforms_are_active():
             return plain(*args, **kwargs)
         with self.bank.regeneration.dropping_weights():
             return plain(*args, **kwargs)

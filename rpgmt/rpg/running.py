@@ -63,14 +63,20 @@ def check_trains_with_bank(layer: nn.Module, model: nn.Module | None, bank: Bank
     )
 
 
+def tracer() -> str:
+    """What records the running forward once, if anything does: the bank would be left out, and the weights be constants."""
+    if torch._C._get_tracing_state():
+        return "torch.jit.trace"
+    return "torch.fx.symbolic_trace" if is_fx_symbolic_tracing() else ""
+
+
 def refuse_tracers() -> None:
-    """Refuses what records a forward once: the bank would be left out, and the weights be constants.
+    """Refuses these.
 
     Raises:
-        RuntimeError: `torch.jit.trace` or `torch.fx.symbolic_trace` is at work.
+        RuntimeError: One is at work.
     """
-    tool = "torch.jit.trace" if torch._C._get_tracing_state() else "torch.fx.symbolic_trace" if is_fx_symbolic_tracing() else ""
-    if tool:
+    if tool := tracer():
         refuse(f"{tool} cannot follow generated weights to their bank")
 
 

@@ -409,7 +409,7 @@ def test_a_bank_that_moves_to_another_root() -> None:
 
 
 def test_report_of_a_part() -> None:
-    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.ReLU())
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 3)))
     convert(model, 4)
     with pytest.raises(ValueError, match="`0` draws on a bank that is not part of the Sequential: give the root"):
-        report(model[0])
+        report(model[1])
