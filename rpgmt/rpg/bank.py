@@ -82,11 +82,9 @@ class Bank(nn.Module):
         if gradient not in GRADIENTS:
             raise ValueError(f"`gradient` is {gradient!r}: must be one of {', '.join(GRADIENTS)}")
         self.std = std
-        self.gradient = gradient
-        self.regenerate = regenerate
+        self.gradient, self.regenerate = gradient, regenerate
         self.generator = ParameterGenerator(Layout(Placement(size, seed, number, block), ()))
-        self.deferral = Deferral()
-        self.regeneration = Regeneration()
+        self.deferral, self.regeneration = Deferral(), Regeneration()
         values = torch.randn(size, device=device, dtype=dtype)
         self.values = nn.Parameter(values * (std / values.square().mean().sqrt()))
         self.left: dict[str, str] = {}
@@ -234,7 +232,7 @@ class Bank(nn.Module):
         keeps = self.needs_gradient() and not traced and not transformed
         if self.gradient == "balanced" and values.requires_grad:
             divisor = generator.mean_squared_scales(values.device).to(values.device, values.dtype)
-            values = differentiable.divide_gradient(values, divisor, transformed)
+            values = differentiable.DividedGradient.apply(values, divisor)
         if transformed:
             flat = differentiable.generate(values, generator, dtype)
         elif keeps and self.regenerate:

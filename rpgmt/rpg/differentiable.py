@@ -92,18 +92,3 @@ class DividedGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0] / ctx.divisor, None
-
-
-class _DividedGradientAlone(DividedGradient):
-    """The same for transforms. Compilers refuse a function with a tangent map, even one that is refused."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        raise RuntimeError(
-            "a balanced gradient has no forward mode: make the bank with gradient='exact', or call `rpgmt.bake(model)` first"
-        )
-
-
-def divide_gradient(values: Tensor, divisor: Tensor, transformed: bool) -> Tensor:
-    """`values`, whose gradient will be divided by `divisor`."""
-    return (_DividedGradientAlone if transformed else DividedGradient).apply(values, divisor)

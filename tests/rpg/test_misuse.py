@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
-from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
+from torch.func import functional_call, grad, jacfwd, jacrev, vmap
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
@@ -398,9 +398,6 @@ def test_forward_mode_and_second_derivatives() -> None:
     values = parameters["0.bank.values"]
     torch.testing.assert_close(jacfwd(of_bank)(values), grad(of_bank)(values))
     torch.testing.assert_close(jacfwd(grad(of_bank))(values), jacrev(grad(of_bank))(values))
-    _, parameters, loss = both({"gradient": "balanced"})
-    with pytest.raises(RuntimeError, match="a balanced gradient has no forward mode"):
-        grad(lambda v: jvp(of_bank, (v,), (values,))[1])(values)
 
 
 TOOLS: dict[str, Callable[[nn.Sequential], object]] = {
@@ -426,14 +423,6 @@ def test_what_cannot_work_says_to_bake_first(tool: str, mode: Callable[[], Any])
     assert "\n" not in str(error.value)
     assert shape_of(model) == before
     assert bank_moves(model, model.bank)
-
-
-def test_an_exported_model_trains_its_bank() -> None:
-    model = chain()
-    exported = torch.export.export(model, (X,)).module()
-    exported(X).square().sum().backward()
-    model(X).square().sum().backward()
-    torch.testing.assert_close(exported.get_parameter("0.bank.values").grad, model.bank.values.grad)
 
 
 # ---- frozen too late, optimizers made too early
