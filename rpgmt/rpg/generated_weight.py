@@ -61,7 +61,7 @@ def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Generate
     name = getattr(func, "__name__", "")
     targets = [kwargs.get("out")]
     writes = name in _WRITERS or (name.endswith("_") and not name.endswith("__"))
-    if writes and func is not Tensor.grad.__set__:  # type: ignore[attr-defined]
+    if writes and func is not Tensor.grad.__set__:  # type: ignore[union-attr]
         targets += [args[0] if args else kwargs.get("input", kwargs.get("tensor"))]
     flat = [value for target in targets for value in (target if isinstance(target, tuple | list) else [target])]
     return next((value for value in flat if isinstance(value, GeneratedWeight)), None)

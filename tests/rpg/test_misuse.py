@@ -388,6 +388,7 @@ def test_gradients_of_each_sample(options: dict[str, Any]) -> None:
     torch.testing.assert_close(several[0], loss(parameters, x[0]))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")  # torch's own, of forward mode
 def test_forward_mode_and_second_derivatives() -> None:
     _, parameters, loss = both({})
     x = X.double()[0]
