@@ -291,7 +291,7 @@ class Bank(nn.Module):
             changed = {segment for segment, pair in enumerate(pairs) if not torch.equal(*pair)}
             self._weights.forget()
             self.deferral.drop()
-            refuse_change(self, changed)
+            refuse_change(self, self.root, changed)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bank:
         super()._apply(fn, recurse)

@@ -60,7 +60,7 @@ class GeneratedLayer(nn.Module):
         refuse_tracers()
         model = running_model(self)
         if self.bank.needs_gradient():
-            check_trains_with_bank(self, model, self.bank)
+            check_trains_with_bank(self, model, self.bank, self.bank.root, self.bank.check_registered)
         weight = self.bank.weight(segment)
         return weight if model is not None else GeneratedWeight.of(weight, self._refuse)
 

@@ -8,14 +8,12 @@ root, the modules that run are on Python's stack, the outermost first. That is l
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from torch import nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
-
-if TYPE_CHECKING:
-    from rpgmt.rpg.bank import Bank
 
 REMEDY = "change the bank's `values` (`project` fits them to weights), or call `rpgmt.bake(model)` first"
 
@@ -37,13 +35,17 @@ def holds(module: nn.Module, part: nn.Module) -> bool:
     return any(other is part for other in module.modules())
 
 
-def check_trains_with_bank(layer: nn.Module, model: nn.Module | None, bank: Bank) -> None:
+def check_trains_with_bank(
+    layer: nn.Module, model: nn.Module | None, bank: nn.Module, root: nn.Module | None, check_registered: Callable[[], None]
+) -> None:
     """Sees to it that whoever trains what runs has the bank among its parameters.
 
     Args:
         layer: A generated layer, which is read with gradients outside of the forward of its bank's root.
         model: The outermost module that runs and holds the layer, if one runs.
         bank: The layer's.
+        root: The bank's.
+        check_registered: Raises an error where the root has the bank no more.
 
     Raises:
         RuntimeError: `model` neither holds the bank nor is a part of its root.
@@ -52,13 +54,13 @@ def check_trains_with_bank(layer: nn.Module, model: nn.Module | None, bank: Bank
         return
     if model is not None and holds(model, bank):
         return
-    bank.check_registered()
-    if model is None or bank.root is None or holds(bank.root, model):
+    check_registered()
+    if model is None or root is None or holds(root, model):
         return
     name = next((name for name, module in model.named_modules() if module is layer), "")
     raise RuntimeError(
         f"`{name}` of a {type(model).__name__} runs with gradients and without its bank, which would train unseen by the "
-        f"optimizer: keep it a part of the {type(bank.root).__name__} that was converted, or call `rpgmt.bake` on that before "
+        f"optimizer: keep it a part of the {type(root).__name__} that was converted, or call `rpgmt.bake` on that before "
         "you take it apart; to look, run it under `torch.no_grad()`"
     )
 
@@ -80,7 +82,7 @@ def refuse_tracers() -> None:
         refuse(f"{tool} cannot follow generated weights to their bank")
 
 
-def refuse_change(bank: Bank, segments: set[int]) -> NoReturn:
+def refuse_change(bank: nn.Module, root: nn.Module | None, segments: set[int]) -> NoReturn:
     """Says that generated weights were changed in place, and those of which layer.
 
     Raises:
@@ -88,7 +90,7 @@ def refuse_change(bank: Bank, segments: set[int]) -> NoReturn:
     """
     names = (
         f", that of `{name}`"
-        for name, module in (bank.root.named_modules() if bank.root is not None else ())
+        for name, module in (root.named_modules() if root is not None else ())
         if module.__dict__.get("bank") is bank and not segments.isdisjoint(module.__dict__["segments"].values())
     )
     where = next(names, "")
