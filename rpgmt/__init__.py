@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from rpgmt.engine.model_file import load_model as load
     from rpgmt.prediction.predictor import Predictor
     from rpgmt.rpg.bake import bake
-    from rpgmt.rpg.bank import Bank, defer_gradients
+    from rpgmt.rpg.bank import Bank
     from rpgmt.rpg.convert import convert
+    from rpgmt.rpg.kept_weights import defer_gradients
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
     from rpgmt.rpg.optim import parameter_groups
     from rpgmt.rpg.report import report
@@ -37,7 +38,7 @@ _HOMES = {
     "RPGLinear": "rpgmt.rpg.layers:RPGLinear",
     "bake": "rpgmt.rpg.bake:bake",
     "convert": "rpgmt.rpg.convert:convert",
-    "defer_gradients": "rpgmt.rpg.bank:defer_gradients",
+    "defer_gradients": "rpgmt.rpg.kept_weights:defer_gradients",
     "load": "rpgmt.engine.model_file:load_model",
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rpgmt.rpg import differentiable
 from rpgmt.rpg.bank_registration import Registration, tell_of_registrations
-from rpgmt.rpg.generate import ParameterGenerator
-from rpgmt.rpg.kept_weights import Deferral, Kept, Recipe, Regeneration, Source, version_of
+from rpgmt.rpg.current_weights import CurrentWeights, Kept, version_of
+from rpgmt.rpg.frozen import FreezeWatch
+from rpgmt.rpg.generate import ParameterGenerator, weight_type
+from rpgmt.rpg.kept_weights import Deferral, Recipe, Regeneration
 from rpgmt.rpg.layout import Layout
-from rpgmt.rpg.placement import VERSION, Placement
+from rpgmt.rpg.placement import Placement
+from rpgmt.rpg.placement_state import other_scales, state_of
 from rpgmt.rpg.projection import exact_entries, nearest_entries
+from rpgmt.rpg.running import refuse_change, refuse_tracers, tracer
 
 GRADIENTS = ("exact", "balanced")
 
@@ -49,6 +53,7 @@ class Bank(nn.Module):
         regeneration: How weights are made again, where they are.
         left: The modules that `convert` left alone, and why.
         start: What `convert` did to the weights that were there; empty for other banks.
+        freezing: Tells what was frozen without effect.
 
     Raises:
         ValueError: An argument is out of range.
@@ -77,18 +82,16 @@ class Bank(nn.Module):
         if gradient not in GRADIENTS:
             raise ValueError(f"`gradient` is {gradient!r}: must be one of {', '.join(GRADIENTS)}")
         self.std = std
-        self.gradient = gradient
-        self.regenerate = regenerate
+        self.gradient, self.regenerate = gradient, regenerate
         self.generator = ParameterGenerator(Layout(Placement(size, seed, number, block), ()))
-        self.deferral = Deferral()
-        self.regeneration = Regeneration()
+        self.deferral, self.regeneration = Deferral(), Regeneration()
         values = torch.randn(size, device=device, dtype=dtype)
         self.values = nn.Parameter(values * (std / values.square().mean().sqrt()))
         self.left: dict[str, str] = {}
         self.start = ""
         self._shapes: list[torch.Size] = []
-        self._kept: Kept | None = None
-        self._inside = False  # the root's forward
+        self.freezing = FreezeWatch()
+        self._weights = CurrentWeights()
         self._registration = Registration()
 
     @property
@@ -162,17 +165,24 @@ class Bank(nn.Module):
             self.values.copy_(fit)
         self.std = float(fit.square().mean().sqrt()) or self.std  # weights may cancel to zeros, which are no deviation
 
+    @property
+    def serves_forward(self) -> bool:
+        """Whether what is read now is a part of the root's forward, or of what a compiler or a transform makes of a layer."""
+        if torch.compiler.is_compiling() or self._weights.traced is not None:
+            return True
+        return self._weights.now.inside or differentiable.transforms_are_active()
+
     def weight(self, segment: int) -> Tensor:
         """The generated weight of a segment: a view of what the bank last generated, made anew where that is outdated."""
-        if torch.compiler.is_compiling():
+        traced = self._weights.traced
+        if torch.compiler.is_compiling() or traced is not None:
             # A part that is compiled apart from its root keeps nothing; outside the root's forward it generates for itself.
-            kept = self._kept if self._inside and self._kept is not None else self._make()
-            return kept.weights[segment]
+            return (traced if traced is not None else self._make()).weights[segment]
+        if differentiable.transforms_are_active():
+            kept = self._weights.now.kept
+            return (kept if kept is not None else self._make()).weights[segment]
         self._check_untouched()
-        if not self._is_current():
-            self._generate()
-        assert self._kept is not None
-        weight = self._kept.weights[segment]
+        weight = (self._find() or self._generate()).weights[segment]
         if self.regenerate and weight.requires_grad:
             recipe = Recipe(self.generator, self.values, version_of(self.values), segment, weight.dtype)
             return self.regeneration.redeem(weight, recipe)
@@ -200,89 +210,88 @@ class Bank(nn.Module):
     def _replace_generator(self, generator: ParameterGenerator) -> None:
         """What was made by the one before is none of the bank's any more."""
         self.generator = generator
-        self._forget()
+        self._weights.forget()
         self.deferral.drop()
 
-    def _forget(self) -> None:
-        self._kept, self._inside = None, False
-
-    def _needs_gradient(self) -> bool:
+    def needs_gradient(self) -> bool:
+        """Whether weights that are made now get gradients for the bank."""
         return self.values.requires_grad and torch.is_grad_enabled()
 
-    def _weight_type(self) -> torch.dtype:
-        """The type in which layers use their weights now."""
-        dtype, kind = self.values.dtype, self.values.device.type
-        if dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            return torch.get_autocast_dtype(kind)
-        return dtype
-
-    def _current_mode(self) -> tuple[Any, ...]:
+    def _mode(self) -> tuple[Any, ...]:
         values = self.values
-        types = self._weight_type(), values.dtype, values.device
-        return self._needs_gradient(), torch.is_inference_mode_enabled(), version_of(values), *types
+        modes = self.needs_gradient(), torch.is_inference_mode_enabled()
+        return *modes, version_of(values), weight_type(values), values.dtype, values.device
 
-    def _is_current(self) -> bool:
-        """Whether the bank would generate again what it generated last."""
-        source = self._kept.source if self._kept is not None else None
-        if source is None or source.values is not self.values or source.mode != self._current_mode():
-            return False
-        # `.data` and what is built on it change values past their version counter, so the values themselves are
-        # compared; not for every layer, but once a forward.
-        return self._inside or self.values.is_meta or (source.copy is not None and torch.equal(self.values, source.copy))
+    def _find(self) -> Kept | None:
+        return self._weights.find(self.values, self._mode(), self.needs_gradient())
 
     def _make(self) -> Kept:
-        values, generator, dtype = self.values, self.generator, self._weight_type()
-        eager = self._needs_gradient() and not torch.compiler.is_compiling()
-        if eager:
-            self._check_registered()
+        values, generator, dtype = self.values, self.generator, weight_type(self.values)
+        traced = torch.compiler.is_compiling()
+        transformed = not traced and differentiable.transforms_are_active()
+        keeps = self.needs_gradient() and not traced and not transformed
         if self.gradient == "balanced" and values.requires_grad:
-            values = _DividedGradient.apply(values, generator.mean_squared_scales(values.device).to(values))
-        if eager and self.regenerate:
+            divisor = generator.mean_squared_scales(values.device).to(values.device, values.dtype)
+            values = differentiable.DividedGradient.apply(values, divisor)
+        if transformed:
+            flat = differentiable.generate(values, generator, dtype)
+        elif keeps and self.regenerate:
             flat = self.regeneration.promise(values, generator, dtype)
-        elif eager and self.deferral.concerns_next_forward:
+        elif keeps and self.deferral.concerns_next_forward:
             flat = self.deferral.share(values, self.values, generator, dtype)
         else:
             flat = generator.generate(values, dtype)
         pieces = zip(generator.layout.cut(flat), self._shapes, strict=True)
         return Kept(flat, [piece.view(shape) for piece, shape in pieces])
 
-    def _generate(self) -> None:
-        made = self._make()
-        if not torch.compiler.is_compiling():
-            changes = not (self._inside and self._needs_gradient())
-            now = self.values.detach().clone() if changes else None
-            source = Source(self.values, self._current_mode(), now, version_of(made.flat))
-            made = Kept(made.flat, made.weights, source)
-        self._kept = made
+    def _generate(self) -> Kept:
+        return self._weights.keep(self._make(), self.values, self._mode(), self.needs_gradient())
 
     def _begin_forward(self, root: nn.Module, inputs: Any) -> None:
-        if not torch.compiler.is_compiling():
-            self._check_untouched()
-            if not self._needs_gradient() and self._is_current():
-                self._inside = True
-                return
-        if self._shapes:
-            self._inside = True
-            self._generate()
-
-    def _end_forward(self, root: nn.Module, inputs: Any, output: Any) -> None:
-        self._inside = False
+        if not self._shapes:
+            return
         if torch.compiler.is_compiling():
-            self._forget()
+            self._weights.traced = self._make()
+            return
+        refuse_tracers()
+        now = self._weights.now
+        if differentiable.transforms_are_active():
+            now.inside, now.kept = True, self._make()
             return
         self._check_untouched()
-        source = self._kept.source if self._kept is not None else None
-        if self._needs_gradient() or (source is not None and source.copy is None):
-            self._forget()  # autograd holds what the backward needs; the next step's weights are others
+        if self.needs_gradient():
+            self.check_registered()
+            self.freezing.look(self, root)
+        else:
+            if torch.is_grad_enabled() and self._registration.holder is not None:
+                self.freezing.look_at_holder(root, self._registration.holder)
+            if self._find() is not None:
+                now.inside = True
+                return
+        now.inside = True
+        self._generate()
+
+    def _end_forward(self, root: nn.Module, inputs: Any, output: Any) -> None:
+        self._weights.traced = None
+        if torch.compiler.is_compiling() or tracer():
+            return
+        now = self._weights.now
+        now.inside = False
+        if not differentiable.transforms_are_active():
+            self._check_untouched()
+        now.kept = None
+        if self.needs_gradient():
+            self._weights.shared = None  # training starts, or goes on: the next evaluation's weights are others
 
     def _check_untouched(self) -> None:
-        if self._kept is not None and not self._kept.is_untouched:
-            self._forget()
+        touched = self._weights.find_touched()
+        if touched is not None:
+            with torch.no_grad():
+                pairs = zip(self._make().weights, touched.weights, strict=True)
+            changed = {segment for segment, pair in enumerate(pairs) if not torch.equal(*pair)}
+            self._weights.forget()
             self.deferral.drop()
-            raise RuntimeError(
-                "a generated weight was changed in place, which the next generation would undo: change the bank's "
-                "`values`, or call `rpgmt.bake(model)` first"
-            )
+            refuse_change(self, self.root, changed)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Bank:
         super()._apply(fn, recurse)
@@ -295,40 +304,38 @@ class Bank(nn.Module):
     def _move_to(self, root: nn.Module, name: str) -> None:
         self._registration.move(self, root, name, self._begin_forward, self._end_forward)
 
+    def lend_to(self, layers: Sequence[nn.Module], root: nn.Module, name: str) -> None:
+        """Registers the bank in the first of the layers of a root that counts its children; it is its attribute `name`, too."""
+        self._registration.lend(self, root, name, self._begin_forward, self._end_forward, layers)
+
     def unregister(self) -> None:
         """Takes the bank out of its root, if it has one."""
         self._registration.end(self)
 
-    def _check_registered(self) -> None:
-        if not self._registration.holds(self):
-            raise RuntimeError(
-                f"a bank of {self.size} entries would train unseen by the optimizer: it is not registered on the model; "
-                "make it an attribute of the root, `self.bank = Bank(…)`"
-            )
+    def check_registered(self) -> None:
+        """Sees to it that the root has the bank.
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What was generated stays behind: it is not a leaf, and is made again when it is needed.
-        return self.__dict__ | {"_kept": None, "_inside": False}
+        Raises:
+            RuntimeError: It has not, so the bank would be trained by nobody.
+        """
+        self._registration.check(self, f"a bank of {self.size} entries")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Bank:
-        if self._registration.holds(self) and id(self.root) not in memo:
-            raise RuntimeError(
-                "a part of a model was copied without its bank, and would train apart from it: copy the whole model, or "
-                "the part of a copy that went through `rpgmt.bake`"
-            )
+        self._check_untouched()
+        self._registration.check_copy(self, memo)
         new = self.__class__.__new__(self.__class__)
         memo[id(self)] = new
-        new.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return new
 
     def get_extra_state(self) -> Tensor:
-        """(4 + layers,) int64: placement version, seed, bank number and checksum, and the bits of the layers' float64
-        scales, which were measured on weights that another model of the same placement does not have. A tensor, since
-        safetensors takes nothing else, and not a buffer, since averaging of weights would average it."""
-        checksum = self.placement.checksum(self.generated)
-        scales = torch.tensor([segment.scale for segment in self.layout.segments], dtype=torch.float64)
-        head = torch.tensor([VERSION, self.placement.seed, self.placement.bank, checksum], dtype=torch.int64)
-        return torch.cat([head, scales.view(torch.int64)])
+        """What makes the layers' weights of the entries, see `placement_state`.
+
+        Raises:
+            RuntimeError: A generated weight was changed in place, which a file would not hold.
+        """
+        self._check_untouched()
+        return state_of(self.layout)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Compares the saved placement with this bank's, and takes over the scales.
@@ -336,62 +343,8 @@ class Bank(nn.Module):
         Raises:
             ValueError: They differ, so that the loaded entries would make other weights.
         """
-        saved, own = state.tolist(), self.get_extra_state().tolist()
-        names = ("version", "seed", "bank number", "checksum", "layers")
-        compared = [[*state[:4], len(state) - 4] for state in (saved, own)]
-        for name, theirs, ours in zip(names, *compared, strict=True):
-            if theirs != ours:
-                raise ValueError(
-                    f"the saved bank was placed with {name} {theirs}, this one with {ours}: build the model with the same "
-                    "network, size, seed, scope and block as the saved one"
-                )
-        if saved != own:
-            self._replace_generator(self.generator.rescaled(state[4:].cpu().clone().view(torch.float64).tolist()))
+        scales = other_scales(state, self.layout)
+        if scales is not None:
+            self._replace_generator(self.generator.rescaled(scales))
             if self.generator.is_prepared:
                 self.prepare()
-
-
-@contextmanager
-def defer_gradients(model: nn.Module) -> Iterator[None]:
-    """Banks generate once, and gather their gradient once, for an optimizer step of several forwards and backwards.
-
-    Meanwhile forwards share the weights that the first one made, and backwards leave the banks' gradients waiting in them. The
-    first forward and backward outside take them along, as those of `DistributedDataParallel.no_sync` do, so that a step is
-
-        for i, batch in enumerate(batches):
-            with defer_gradients(model) if i < len(batches) - 1 else nullcontext():
-                loss(model(batch)).backward()
-        optimizer.step()
-
-    `zero_grad()` drops what waits, with `set_to_none`, its default. It costs the memory of the M weights and their gradients
-    between the batches. Compiled models and banks with `regenerate` ignore it. Not for `torch.autograd.grad`: inside, a
-    bank's gradient is zero or None.
-
-    Args:
-        model: The root of the banks.
-
-    Raises:
-        RuntimeError: By a later forward: the values of a bank changed while gradients waited.
-    """
-    banks = [module for module in model.modules() if isinstance(module, Bank)]
-    before = [bank.deferral.on for bank in banks]
-    for bank in banks:
-        bank.deferral.on = True
-    try:
-        yield
-    finally:
-        for bank, on in zip(banks, before, strict=True):
-            bank.deferral.on = on
-
-
-class _DividedGradient(torch.autograd.Function):
-    """The identity; its gradient is divided by a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, divisor: Tensor) -> Tensor:
-        ctx.divisor = divisor  # not saved for the backward: activation checkpointing counts what is
-        return values.view_as(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] / ctx.divisor, None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.layers import GeneratedLayer, deviation, generated_class
+from rpgmt.rpg.bank_registration import counts_its_children
+from rpgmt.rpg.frozen import FreezeWatch, frozen_parts
+from rpgmt.rpg.layers import GeneratedLayer, banks_of, deviation, generated_class
+from rpgmt.rpg.old_optimizers import watch_optimizers
 from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.report import Report, report
 from rpgmt.rpg.size import parse_size, split
@@ -40,9 +45,11 @@ def convert(
     """Generates the weights of a model's convolutions, linear layers and attention from banks of `size` parameters, in place.
 
     Module names stay. Each bank becomes a child of `model` (`bank`, or `bank_<scope>` where there are several), so the model's
-    forward generates once. With fewer parameters than weights, each layer's scale is in proportion to the deviation that its
-    weight had, and `init` says where a bank starts; otherwise the weights keep their values, and training goes on as the plain
-    network's would.
+    forward generates once. Where the children of `model` are counted (an `nn.Sequential`, or an `nn.ModuleList` or
+    `nn.ModuleDict` with a forward of its own), it is an attribute of `model`, and a child of the first layer that it generates.
+
+    With fewer parameters than weights, each layer's scale is in proportion to the deviation that its weight had, and `init`
+    says where a bank starts; otherwise the weights keep their values, and training goes on as the plain network's would.
 
     **With fewer parameters than weights the values that the weights had are lost**, unless `init` is "project". A warning says
     so where they look trained and `init` is not given.
@@ -63,11 +70,14 @@ def convert(
             deviation that it had. "project": at the least-squares fit of the weights, see `Bank.project`; for a trained
             network. Weights are about √k smaller then, k = M/N, and statistics of norms fit only after some training.
 
+    Make the optimizer afterwards. Freeze before: frozen weights are left as they are.
+
     Returns:
         What was converted, what was left and why, and the counts. To print it gives a table.
 
     Raises:
-        ValueError: No layer is left to convert, a pattern matches nothing, or an argument is out of range.
+        ValueError: No layer is left to convert, a pattern matches nothing, a module is lazy and has no weights yet, or an
+            argument is out of range. The model is as it was then.
 
     Warns:
         UserWarning: Trained weights are lost, most of a bank has no use, or `size` is text like "25", which may be meant in
@@ -78,16 +88,15 @@ def convert(
     for name, patterns in (("include", include), ("exclude", exclude)):
         if isinstance(patterns, str):
             raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
-    if isinstance(model, nn.ModuleList | nn.ModuleDict):
-        raise ValueError(f"`model` is a {type(model).__name__}, which has no forward: convert the module that holds it")
-    Placement(1, seed=seed, block=block)  # before anything is changed
+    _check_model(model)
+    Placement(1, seed=seed, block=block)
     chosen, left = _choose(model, include, exclude)
     groups: dict[str, dict[str, nn.Module]] = {}
     bank_of = _bank_names(model, scope)
     for name, layer in chosen.items():
         groups.setdefault(bank_of(name), {})[name] = layer
     for layers in groups.values():
-        _one_kind(layers)  # before anything is changed
+        _one_kind(layers)
     generated = [sum(weight.numel() for weight in _weights(layers)) for layers in groups.values()]
     total = parse_size(size, sum(generated))
     shares = split(total, generated)
@@ -95,12 +104,42 @@ def convert(
     if init is None and total < sum(generated):
         _warn_of_trained(chosen, type(model).__name__)
     first = sum(isinstance(module, Bank) for module in model.modules())  # converted before: other placements
-    for number, (group, layers, share) in enumerate(zip(groups, groups.values(), shares, strict=True), start=first):
-        bank = _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient, init=init or INITS[0])
+    banks = [
+        _make_bank(layers, share, seed=seed, number=number, block=block, gradient=gradient, init=init or INITS[0])
+        for number, (layers, share) in enumerate(zip(groups.values(), shares, strict=True), start=first)
+    ]
+    # So far the model is as it was, and from here on nothing is refused.
+    replaced: list[weakref.ref[torch.Tensor]] = []
+    for bank, (group, layers) in zip(banks, groups.items(), strict=True):
         bank.regenerate = regenerate
         bank.left = left
-        model.add_module(_unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank"), bank)
+        replaced += [weakref.ref(weight) for weight in _weights(layers)]
+        _draw_from(bank, layers)
+        name = _unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank")
+        if counts_its_children(model):
+            bank.lend_to(list(layers.values()), model, name)
+        else:
+            model.add_module(name, bank)
+    for bank in banks:
+        bank.freezing = FreezeWatch(frozen_parts(bank, model))
+    watch_optimizers(replaced, [bank.values for bank in banks], type(model).__name__)
     return report(model)
+
+
+def _check_model(model: nn.Module) -> None:
+    """Refuses a model that cannot be a root, or of which the report could not be made.
+
+    Raises:
+        ValueError: It has no forward, lazy modules without weights, or lost the bank of layers that were converted before.
+    """
+    if isinstance(model, nn.ModuleList | nn.ModuleDict) and type(model).forward is nn.Module.forward:
+        raise ValueError(f"`model` is a {type(model).__name__}, which has no forward: convert the module that holds it")
+    for name, module in model.named_modules():
+        if any(map(is_lazy, [*module.parameters(recurse=False), *module.buffers(recurse=False)])):
+            raise ValueError(
+                f"`{name}` is a {type(module).__name__}, which has no weights yet: run the model once on a batch, then convert"
+            )
+    banks_of(model)
 
 
 def _check_use(size: int | str, total: int, generated: int) -> None:
@@ -227,7 +266,7 @@ def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:
 def _make_bank(
     layers: dict[str, nn.Module], size: int, *, seed: int, number: int, block: int, gradient: str, init: str
 ) -> Bank:
-    """A bank for the layers, and the layers drawing on it."""
+    """A bank for the layers, which are left as they are."""
     weights = _weights(layers)
     dtype, device = _one_kind(layers)
     generated = sum(weight.numel() for weight in weights)
@@ -243,15 +282,19 @@ def _make_bank(
         if init == "project":
             bank.project(weights)
             bank.start = "projected"
-    segments = iter(range(len(weights)))
+    bank.prepare()
+    return bank
+
+
+def _draw_from(bank: Bank, layers: dict[str, nn.Module]) -> None:
+    """Makes the layers draw on the bank that was made for them."""
+    segments = iter(range(len(_weights(layers))))
     for layer in layers.values():
         kind = generated_class(type(layer))
         names = _own_weights(layer, kind.names)
         layer.__class__ = kind
         assert isinstance(layer, GeneratedLayer)
         layer.draw_from(bank, dict(zip(names, segments, strict=False)))
-    bank.prepare()
-    return bank
 
 
 def _one_kind(layers: dict[str, nn.Module]) -> tuple[torch.dtype, torch.device]:

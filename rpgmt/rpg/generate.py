@@ -103,6 +103,14 @@ class Backend(NamedTuple):
         return sum(storages.values())
 
 
+def weight_type(values: Tensor) -> torch.dtype:
+    """The type in which layers use their weights now, made from a bank of `values`: autocast's, where that is on."""
+    dtype, kind = values.dtype, values.device.type
+    if dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return dtype
+
+
 class ParameterGenerator:
     """Makes the weights of one layout, on any device.
 

@@ -1,65 +1,23 @@
-"""What is kept of generated weights between forwards: all of them, a gradient that waits in them, or nothing.
+"""What training may keep of generated weights in place of the weights: a gradient that waits in them, or nothing.
 
-Without gradients a bank keeps its weights until it changes (`Kept`). Two things change what training keeps. Where gradients are
-deferred, forwards share the weights that the first one made, and gradients wait in them (`Deferral`). Where weights are
-regenerated, none is kept: a layer's is made when the layer runs, and again for its backward (`Regeneration`).
+Where gradients are deferred, forwards share the weights that the first one made, and gradients wait in them (`Deferral`). Where
+weights are regenerated, none is kept: a layer's is made when the layer runs, and again for its backward (`Regeneration`).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rpgmt.rpg.current_weights import version_of
 from rpgmt.rpg.generate import ParameterGenerator
-
-
-def version_of(tensor: Tensor) -> int:
-    """How many times a tensor was changed in place; torch itself refuses to change an inference tensor so."""
-    return 0 if tensor.is_inference() else tensor._version
-
-
-@dataclass(frozen=True)
-class Source:
-    """What weights were made from.
-
-    Args:
-        values: The bank's parameter.
-        mode: Of the moment: whether gradients are wanted, version and types.
-        copy: What the parameter held; None where it cannot change while the weights are kept.
-        flat_version: That of the flat tensor when it was made.
-    """
-
-    values: Tensor
-    mode: tuple[Any, ...]
-    copy: Tensor | None
-    flat_version: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The weights that a bank made last.
-
-    Args:
-        flat: All of them.
-        weights: Views of it, one a layer.
-        source: What they were made from; None while a compiler traces.
-    """
-
-    flat: Tensor
-    weights: list[Tensor]
-    source: Source | None = None
-
-    @property
-    def is_untouched(self) -> bool:
-        """Whether no weight was changed in place."""
-        return self.source is None or version_of(self.flat) == self.source.flat_version
-
 
 # ---- deferred gradients
 
@@ -170,6 +128,39 @@ class _Waiting(torch.autograd.Function):
         return step.generator.fold(total, step.values.dtype), None, None
 
 
+@contextmanager
+def defer_gradients(model: nn.Module) -> Iterator[None]:
+    """Banks generate once, and gather their gradient once, for an optimizer step of several forwards and backwards.
+
+    Meanwhile forwards share the weights that the first one made, and backwards leave the banks' gradients waiting in them. The
+    first forward and backward outside take them along, as those of `DistributedDataParallel.no_sync` do, so that a step is
+
+        for i, batch in enumerate(batches):
+            with defer_gradients(model) if i < len(batches) - 1 else nullcontext():
+                loss(model(batch)).backward()
+        optimizer.step()
+
+    `zero_grad()` drops what waits, with `set_to_none`, its default. It costs the memory of the M weights and their gradients
+    between the batches. Compiled models and banks with `regenerate` ignore it. Not for `torch.autograd.grad`: inside, a
+    bank's gradient is zero or None.
+
+    Args:
+        model: The root of the banks.
+
+    Raises:
+        RuntimeError: By a later forward: the values of a bank changed while gradients waited.
+    """
+    deferrals = [d for module in model.modules() if isinstance(d := module.__dict__.get("deferral"), Deferral)]
+    before = [deferral.on for deferral in deferrals]
+    for deferral in deferrals:
+        deferral.on = True
+    try:
+        yield
+    finally:
+        for deferral, on in zip(deferrals, before, strict=True):
+            deferral.on = on
+
+
 # ---- regenerated weights
 
 
@@ -196,8 +187,8 @@ class Recipe:
         return self.generator.generate_alone(self.values, self.segment, self.dtype)
 
 
-class Regeneration:
-    """Makes a layer's weight when the layer runs, and again for its backward."""
+class Regeneration(threading.local):
+    """Makes a layer's weight when the layer runs, and again for its backward; each thread runs layers of its own."""
 
     def __init__(self) -> None:
         # The weights that the running layer has read, by segment; None outside of layers. They are held, so that a layer that

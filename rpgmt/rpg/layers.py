@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from rpgmt.rpg.bank import Bank
+from rpgmt.rpg.differentiable import transforms_are_active
+from rpgmt.rpg.generated_weight import GeneratedWeight
+from rpgmt.rpg.running import REMEDY, check_trains_with_bank, refuse, refuse_tracers, running_model
 
 
 def _generated(name: str) -> property:
     """The attribute `name` of a layer, where the layer's own parameter was."""
 
     def read(layer: GeneratedLayer) -> Tensor | None:
-        # Not drawn: the layer is being built and its initialiser fills a weight of its own, or it has no such weight.
-        drawn = "bank" in layer.__dict__ and name in layer.segments
-        return layer.bank.weight(layer.segments[name]) if drawn else layer._parameters[name]
+        if "bank" not in layer.__dict__ or name not in layer.segments:
+            # The layer is being built and its initialiser fills a weight of its own, or it has no such weight.
+            return layer._parameters[name]
+        bank, segment = layer.bank, layer.segments[name]
+        return bank.weight(segment) if bank.serves_forward else layer._read_outside(segment)
 
     return property(read, doc="The generated weight; it belongs to the bank and can be read only.")
 
@@ -41,6 +46,7 @@ class GeneratedLayer(nn.Module):
         """Gives up the layer's own weights for segments of `bank`."""
         for name in segments:
             self._parameters.pop(name)
+        self.__dict__["_parameters"] = _OwnParameters(self._parameters)
         # Past nn.Module, which would make the bank a child of every layer.
         self.__dict__["bank"] = bank
         self.__dict__["segments"] = dict(segments)
@@ -49,10 +55,19 @@ class GeneratedLayer(nn.Module):
         """The generated weights by name."""
         return {name: self.bank.weight(segment) for name, segment in self.segments.items()}
 
+    def _read_outside(self, segment: int) -> Tensor:
+        """The weight outside of the root's forward: what runs trains with the bank, and who reads it by hand cannot write."""
+        refuse_tracers()
+        model = running_model(self)
+        if self.bank.needs_gradient():
+            check_trains_with_bank(self, model, self.bank, self.bank.root, self.bank.check_registered)
+        weight = self.bank.weight(segment)
+        return weight if model is not None else GeneratedWeight.of(weight, self._refuse)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The plain layer's."""
         plain = super().forward
-        if not self.bank.regenerate or torch.compiler.is_compiling():
+        if not self.bank.regenerate or torch.compiler.is_compiling() or transforms_are_active():
             return plain(*args, **kwargs)
         with self.bank.regeneration.dropping_weights():
             return plain(*args, **kwargs)
@@ -78,17 +93,38 @@ class GeneratedLayer(nn.Module):
     def __reduce__(self) -> tuple[Any, ...]:
         return _new, (self.plain,), self.__getstate__()  # classes made here for other people's cannot be imported
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """The plain layer's; refuses what masks and norms would make of a generated weight."""
+        if "bank" in self.__dict__ and isinstance(param, Tensor) and not isinstance(param, nn.Parameter):
+            self._refuse("be pruned or normed")
+        super().register_parameter(name, param)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        self._refuse("be compiled by torch.jit.script")
+
     def _refuse(self, what: str) -> NoReturn:
-        raise RuntimeError(
-            f"the generated weight of a {type(self).__name__} cannot {what}: change the bank's `values`, or call "
-            "`rpgmt.bake(model)` first"
-        )
+        root = self.bank.root
+        name = next((name for name, module in root.named_modules() if module is self), "") if root is not None else ""
+        layer = f"`{name}`, a {type(self).__name__}," if name else f"a {type(self).__name__}"
+        raise RuntimeError(f"the generated weight of {layer} cannot {what}: {REMEDY}")
 
     def _draw_fresh(self, bank: Bank) -> None:
         """Draws on `bank` with the deviation that the layer's own initialiser gave."""
         own = self._parameters["weight"]
         assert own is not None
         self.draw_from(bank, {"weight": bank.add(own.shape, deviation(own))})
+
+
+class _OwnParameters(dict[str, nn.Parameter | None]):
+    """A generated layer's own parameters. Tells whoever would take a generated one from there, as old norms do."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        refuse(f"`{name}` is no parameter of the layer, but generated from a bank")
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self:
+            self.__missing__(name)
+        super().__delitem__(name)
 
 
 def deviation(weight: Tensor) -> float:

@@ -246,9 +246,9 @@ def test_evaluation_of_pruned_banks_generates_once() -> None:
     prune_banks(model, 150)
     with torch.no_grad():
         model.eval()(X)
-        kept = model.bank._kept
+        kept = model.bank._weights.shared
         model(X)
-    assert model.bank._kept is kept is not None
+    assert model.bank._weights.shared is kept is not None
 
 
 def test_a_baked_network_is_pruned_as_a_plain_one() -> None:

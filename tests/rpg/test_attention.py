@@ -149,7 +149,7 @@ def test_autocast() -> None:
 
 def test_generated_projections_are_read_only_and_half_frozen_ones_are_left() -> None:
     model = attends(SEPARATE)
-    with pytest.raises(RuntimeError, match="generated weight of a GeneratedAttention cannot be assigned"):
+    with pytest.raises(RuntimeError, match="generated weight of `attention`, a GeneratedAttention, cannot be assigned"):
         model.attention.k_proj_weight = nn.Parameter(torch.zeros(16, 12))
     with pytest.raises(RuntimeError, match="cannot be initialised again"):
         model.attention._reset_parameters()

@@ -439,7 +439,8 @@ def test_a_subclass_that_computes_what_its_base_does_is_generated_and_keeps_its_
     assert convert(model, "25%").converted == ["0", "2"]
     assert isinstance(model[0], Renamed)
     assert isinstance(model[0], RPGLinear)
-    assert repr(model[0]) == "RPGRenamed(renamed, generated from 14)"
+    assert repr(model[2]) == ("RPGNonDynamicallyQuantizableLinear(in_features=6, out_features=3, bias=True, generated from 14)")
+    assert "RPGRenamed(\n  renamed, generated from 14\n" in repr(model[0])  # and its child, the bank
     assert model[0].widest() == float(model[0].weight.detach().abs().max()) > 0
     x = torch.randn(2, 6)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -613,7 +614,7 @@ def test_a_part_of_a_model_cannot_be_baked_from_under_the_rest() -> None:
     convert(model, "50%")
     with pytest.raises(RuntimeError, match="bake the root"):
         bake(model[0])
-    assert "bank.values" in model.state_dict()
+    assert "0.bank.values" in model.state_dict()
     bake(model)
     assert type(model[0]) is nn.Linear
 

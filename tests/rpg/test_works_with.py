@@ -332,7 +332,11 @@ def test_compile_by_inductor() -> None:
 def test_torch_export() -> None:
     model = network().eval()
     exported = torch.export.export(model, (images(),))
-    assert torch.equal(exported.module()(images()), model(images()))
+    exported = exported.module()
+    assert torch.equal(exported(images()), model(images()))
+    exported(images()).square().sum().backward()
+    model(images()).square().sum().backward()
+    torch.testing.assert_close(exported.get_parameter("bank.values").grad, model.bank.values.grad)  # no constant
 
 
 # ---- number formats, other runtimes
