@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from rpgmt.config.presets import CONFIGS, DEFAULT_PRESET, load_preset, preset_names
 from rpgmt.config.validation import did_you_mean, from_dict, leaves
-from rpgmt.errors import UserError
+from rpgmt.errors import UserError, one_line
 from rpgmt.process import process_settings
 
 if TYPE_CHECKING:
@@ -67,12 +67,12 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str 
     except UserError as error:
         # Out of a worker process it comes with that process's traceback, of which its own message is the end.
         text = str(error).rpartition("UserError: ")[2] if "Original Traceback" in str(error) else str(error)
-        line, status = " ".join(text.split()), 2
+        line, status = text, 2
     except OSError as error:
         if error.filename is None:
             raise
         line, status = f"{error.filename}: {error.strerror}", 2
-    print(f"{prog}: {line}", file=sys.stderr)
+    print(f"{prog}: {one_line(line)}", file=sys.stderr)
     return status
 
 

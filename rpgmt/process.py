@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rpgmt.errors import one_line
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of two settings in GNU's `malloc.h`."""
 DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536
@@ -75,7 +77,7 @@ def _set_malloc(*, trim_threshold: int, mmap_max: int) -> None:
 def _warnings_as_notes(prog: str) -> Iterator[None]:
     """Makes each warning one line, without the place in the source. Of a run's processes only the first gives notes."""
     written = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *_: f"{prog}: {_kind(category)}: {' '.join(str(message).split())}\n"
+    warnings.formatwarning = lambda message, category, *_: f"{prog}: {_kind(category)}: {one_line(str(message))}\n"
     try:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             yield

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from rpgmt.data.file_names import file_inside
 from rpgmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ _REDUCED = {
 
 
 def check_files(folder: Path, names: Iterable[str], source: str) -> None:
-    """Raise UserError where an image that the annotation file `source` names is not in its folder."""
+    """Raise UserError where an image that the annotation file `source` names is not in its folder, or leads out of it."""
     wanted = set(names)
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()  # one look, for thousands of files
-    missing = sorted(name for name in wanted - present if not (folder / name).is_file())
+    # One look, for thousands of files; what is a link or lies deeper is looked at by itself.
+    present = {entry.name for entry in os.scandir(folder) if not entry.is_symlink()} if folder.is_dir() else set()
+    missing = sorted(name for name in wanted - present if not os.path.isfile(file_inside(folder, name, source)))
     if missing:
         raise UserError(
             f"{folder / missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "

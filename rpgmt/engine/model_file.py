@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rpgmt.config import model_config
+from rpgmt.config.json_files import parse_json
 from rpgmt.errors import UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
@@ -133,9 +134,9 @@ def read_config(path: Path | str, weights: Weights = "last") -> dict[str, Any]:
     file = model_path(path, weights)
     metadata = _metadata(file)
     try:
-        config: dict[str, Any] = json.loads(metadata["config"])
+        config: dict[str, Any] = parse_json(metadata["config"], f"{file}, its header")
         config["model"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{file} has no config of a model in its header: train the model again") from error
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from rpgmt.config.json_files import read_json
 from rpgmt.data.catalog import IMAGE_SETS, read_multitask_set, read_people
 from rpgmt.data.check import people as people_checks
 from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
 from rpgmt.data.check.recognition import Recognised, recognise
-from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
+from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category
 from rpgmt.data.coco.data_root import annotation_files, find_file
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.sets.image_classes import ImageSet
@@ -171,16 +174,22 @@ class _Examination:
         number = keypoint_category(sound, str(path))["id"]
         files = [image["file_name"] for image in sound["images"]]
         # Training takes the first folder that has the first image; with that one missing, the one with most of the others.
-        folder = next((place for place in folders if (place / files[0]).is_file()), None)
+        folder = next((place for place in folders if _is_in(place, files[0])), None)
         if folder is None:
-            folder = max(folders, key=lambda place: sum((place / file).is_file() for file in files))
+            folder = max(folders, key=lambda place: sum(_is_in(place, file) for file in files))
             looked = ", ".join(map(str, folders))
             self.findings.refuse("splits whose first image is missing", f"{path}: {files[0]}, looked in {looked}")
         lost = set()
         for image in people_checks.images_of_people(sound, str(path)):
-            if not (folder / image["file_name"]).is_file():
+            try:
+                file = file_inside(folder, image["file_name"], str(path))
+            except UserError as error:
                 lost.add(image["id"])
-                self.findings.refuse("images that are missing", str(folder / image["file_name"]))
+                self.findings.refuse("images that lie elsewhere", str(error))
+                continue
+            if not os.path.isfile(file):
+                lost.add(image["id"])
+                self.findings.refuse("images that are missing", str(file))
         sound["annotations"] = [entry for entry in sound["annotations"] if entry.get("image_id") not in lost]
         if not folder.is_dir() or not any(entry.get("category_id") == number for entry in sound["annotations"]):
             return None
@@ -284,6 +293,13 @@ class _Examination:
         """Whether a class without images was listed, at which the reader would stop."""
         titles = [finding for finding in self.findings.refused if finding.title == "classes without images"]
         return any(example.startswith(f"{folder}/") for finding in titles for example in finding.examples)
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    try:
+        return os.path.isfile(file_inside(folder, name, name))
+    except UserError:
+        return False
 
 
 def _with_areas(document: Any) -> Any:

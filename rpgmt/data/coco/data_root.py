@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rpgmt.data.coco.annotations import keypoint_category, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import keypoint_category
+from rpgmt.data.file_names import file_inside
 from rpgmt.errors import UserError
 
 
@@ -19,13 +22,13 @@ def find_files(root: str | Path, split: str) -> tuple[Path, Path]:
     `{split}2017` and `images/{split}2017` that holds the first image named in the file.
 
     Raises:
-        UserError: the root, the file or the image is missing, or the file is empty, not JSON, or names no image.
+        UserError: the root, the file or the image is missing, or the file is empty, not JSON, names no image or one elsewhere.
     """
     path = find_file(root, split, annotation_files(split))
     image = _first_file_name(path)
     folders = [f"images/{split}", "images", f"{split}2017", f"images/{split}2017"]
     for folder in folders:
-        if (Path(root) / folder / image).is_file():
+        if os.path.isfile(file_inside(Path(root) / folder, image, str(path))):
             return path, Path(root) / folder
     raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(folders)}")
 

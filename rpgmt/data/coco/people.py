@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import keypoint_category, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import keypoint_category
 from rpgmt.data.coco.category import NamePairs, keypoint_set
 from rpgmt.data.coco.detections import detected_people
 from rpgmt.data.coco.person import annotated_people
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.images import check_files, read_image_file
 from rpgmt.data.regions import Entry, Regions
 from rpgmt.errors import UserError
@@ -136,4 +138,5 @@ def _file_name(image: Entry, name: str) -> str:
 
 
 def _read_image(folder: Path, image: Entry, *need: int) -> np.ndarray:
-    return read_image_file(folder / image["file_name"], image["width"], image["height"], *need)
+    path = file_inside(folder, image["file_name"], f"image {image['id']}")
+    return read_image_file(path, image["width"], image["height"], *need)

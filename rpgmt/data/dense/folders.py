@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.config.text_files import read_text
 from rpgmt.config.validation import from_dict
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.coco.entries import image_entries
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
 from rpgmt.data.dense.label_map_files import Size, as_classes, as_depth, as_normals, open_array
+from rpgmt.data.file_names import check_link, folder_inside
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
@@ -66,7 +69,7 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         raise UserError(f"{path}: {error}") from None
 
     def place(relative: str) -> Path:
-        return path.parent / relative.replace("{split}", split)
+        return folder_inside(path.parent, relative.replace("{split}", split), str(path))
 
     folder, name = place(settings.images), f"{path} ({split})"
     people = None
@@ -141,6 +144,7 @@ class _Maps:
         return next((path for path in paths if path.is_file()), None)
 
     def read(self, path: Path, size: Size) -> NDArray:
+        check_link(path)
         files = self.files
         values = open_array(path) if path.suffix == ".npy" else _read_png(path)
         if files.kind == "depth":
@@ -181,15 +185,12 @@ def _from_colours(values: NDArray) -> NDArray[np.float32]:
 def _labels(path: Path, classes: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
     """The classes in a CSV file, as numbers, by the images' names without their suffix."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"image", "class"} - set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
-            rows = [(reader.line_num, row["image"], row["class"]) for row in reader]
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        if missing := {"image", "class"} - set(reader.fieldnames or ()):
+            raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
+        rows = [(reader.line_num, row["image"], row["class"]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {error}") from error
     stems = {name: _stem(entry) for entry in entries for name in (_stem(entry), entry["file_name"])}
     found: dict[str, int] = {}
     for line, image, name in rows:
