@@ -142,10 +142,10 @@ def test_keys_that_are_not_given_come_from_the_base() -> None:
         ({"model": {"heads": {"a.b": 1}}}, "`heads` is {'a.b': 1}: 'a.b' is no name, use letters, digits and _"),
         (
             {"model": {"input_size": 64}},
-            "`input_size` is 64: must be 2 whole numbers, each at least 12, a multiple of 4",
+            "`input_size` is 64: must be 2 whole numbers, each at least 12, at most 8192, a multiple of 4",
         ),
         ({"model": {"input_size": [64, 64, 3]}}, "`input_size` is [64, 64, 3]: must be 2 whole numbers"),
-        ({"model": {"channels": 130}}, "`channels` is 130: must be at least 4, a multiple of 4"),
+        ({"model": {"channels": 130}}, "`channels` is 130: must be at least 4, at most 65536, a multiple of 4"),
         ({"train": {"lr": 0}}, "`lr` is 0: must be above 0"),
         ({"train": {"lr": math.nan}}, "`lr` is nan: must be a number, above 0"),
         ({"train": {"lr": math.inf}}, "`lr` is inf: must be a number, above 0"),

@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rpgmt.config import model_config
+from rpgmt.config import ClassifierConfig, ModelConfig, model_config
 from rpgmt.config.json_files import parse_json
-from rpgmt.errors import UserError
+from rpgmt.engine.model_bounds import check_shapes
+from rpgmt.errors import ConfigError, UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
@@ -74,14 +75,28 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
         weights: Which of a run folder's: `last`, of its end, or `best`, of its best validation.
 
     Raises:
-        UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config.
+        UserError: There is no such file, it is not a model file, or its tensors do not fit the network of its config; that
+            network is then not made.
     """
     file = model_path(path, weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
-        model = build(model_config(read_config(file)["model"]))
+        model = build(_network(file))
     load_weights(model, file)
     return model.eval()
+
+
+def _network(file: Path) -> ModelConfig | ClassifierConfig:
+    """The config of a file's network, which the file can hold."""
+    section = read_config(file)["model"]
+    try:
+        config = model_config(section)
+    except ConfigError as error:
+        raise UserError(f"{file}, its header: {error}") from None
+    if isinstance(config, ModelConfig) and config.heads is None:
+        raise UserError(f"{file}, its header: `heads` is null: train the model again")
+    check_shapes(config, _shapes(file), str(file))
+    return config
 
 
 def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last", heads_may_differ: bool = False) -> list[str]:
@@ -135,8 +150,9 @@ def read_config(path: Path | str, weights: Weights = "last") -> dict[str, Any]:
     metadata = _metadata(file)
     try:
         config: dict[str, Any] = parse_json(metadata["config"], f"{file}, its header")
-        config["model"]
-    except (KeyError, TypeError) as error:
+        if not isinstance(config["model"], dict):
+            raise TypeError("no mapping")
+    except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{file} has no config of a model in its header: train the model again") from error
     return config
 
@@ -219,6 +235,12 @@ def _fault(error: Exception) -> str:
 def _read(file: Path) -> dict[str, Tensor]:
     with safe_open(file, "pt") as handle:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors, from the header alone."""
+    with safe_open(file, "pt") as handle:
+        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
 
 def _once(model: nn.Module) -> dict[str, Tensor]:
