@@ -28,7 +28,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         if found.st_size > most:
             raise UserError(f"{path}: the file has {found.st_size:,} bytes: at most {most:,} are read")
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error
 

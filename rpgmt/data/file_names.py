@@ -63,10 +63,10 @@ def check_link(path: Path) -> None:
 
 def _joined(folder: Path, name: str, source: str) -> str:
     try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        raise UserError(f"{source}: {name!r} holds half of a character: no file has such a name") from None
-    if "\0" in name or not name:
+        longest = max(map(len, os.fsencode(name).split(b"/")))
+    except UnicodeEncodeError:  # half of a character
+        longest = 0
+    if not longest or longest > 255 or len(name) > 4095 or "\0" in name:
         raise UserError(f"{source}: a file is called {name[:60]!r}: no file has such a name")
     return os.path.join(folder, name)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
         advice = "put best.ckpt in its place, or start again with another --out"
         raise UserError(f"{path} is not a whole checkpoint: {advice}") from error
 
