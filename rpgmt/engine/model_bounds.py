@@ -52,7 +52,11 @@ def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source:
             )
     if config.sharing == "rpg":
         generated = sum(math.prod(shape) for name, shape in plain.items() if name not in shapes)
-        bank, held = parse_size(config.rpg_size, max(1, generated)), sum(map(math.prod, shapes.values()))
+        held = sum(map(math.prod, shapes.values()))
+        try:
+            bank = parse_size(config.rpg_size, generated)
+        except ValueError as error:
+            raise UserError(f"{source}, its header: {error}") from None
         if bank > held:
             raise UserError(f"{source}: its header says a bank of {bank:,}, and the file has {held:,} numbers: train it again")
 

@@ -1,0 +1,338 @@
+"""Files made to run code, to take all memory or time, or to upset a terminal: refused with the reason, nothing executed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.mutated_models import MODELS
+from safetensors.torch import save_file
+
+from rpgmt import cli
+from rpgmt.config import load_yaml, yaml_files
+from rpgmt.config.json_files import DEEPEST, parse_json, read_json
+from rpgmt.config.text_files import MOST_BYTES, read_text
+from rpgmt.data.convert import cvat
+from rpgmt.data.dense.label_map_files import open_array
+from rpgmt.data.sets.image_classes import read_cifar10_jpeg
+from rpgmt.data.sets.matlab import read_mat
+from rpgmt.engine.checkpoint import load_checkpoint
+from rpgmt.engine.model_file import load_model, read_reading
+from rpgmt.errors import UserError, one_line
+from tools import summary
+
+
+@pytest.fixture(autouse=True)
+def _soon() -> Iterator[None]:
+    """Nothing here takes long: what grows is refused before it does."""
+    start = time.process_time()
+    yield
+    assert time.process_time() - start < 15
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
+
+
+# ------------------------------------------------------------------------------------------------------ YAML, JSON, text
+
+_BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(9)
+)
+YAML = {
+    "alias bomb": (_BOMB, r"line 5: .* more than 50,000 values, all aliases written out"),
+    "alias bomb in a known key": ("data: {" + _BOMB.replace("\n", ", ") + "}", "all aliases written out"),
+    "recursive alias": ("model: &m {heads: *m}", r"the alias \*m stands in what it stands for"),
+    "aliases in depth": ("a: &a " + "[" * 20 + "]" * 20 + "\nb: " + "[" * 20 + "*a" + "]" * 20, "more than 32 deep"),
+    "brackets": ("stages: " + "[" * 2000, "more than 32 deep"),
+    "block lists": ("- " * 3000 + "1", "more than 32 deep"),
+    "digits": ("stages: " + "9" * 5000, "a number of 5000 digits"),
+    "tag of a number": ("stages: !!int abc", "tags, as tag:yaml.org,2002:int, are not read"),
+    "tag of Python": (
+        "a: !!python/object/apply:os.mkdir [{trap}]",
+        r"tags, as tag:yaml\.org,2002:python/object/apply:os\.mkdir",
+    ),
+    "half of a character": ('a: "\\ud800"', "half of a character"),
+    "no character": ('a: "\\U00110000"', "not YAML"),
+    "large": ("a: " + "x" * 2**20, "at most 1,048,576 are read"),
+}
+
+
+@pytest.mark.parametrize("what", YAML)
+def test_yaml_that_grows_or_runs_is_refused(tmp_path: Path, what: str) -> None:
+    text, reason = YAML[what]
+    path, trap = tmp_path / "hostile.yaml", tmp_path / "trap"
+    path.write_text(text.replace("{trap}", str(trap)))
+    with pytest.raises(UserError, match=rf"hostile\.yaml.*{reason}") as error:
+        load_yaml(path)
+    assert "\n" not in str(error.value)
+    assert not trap.exists()
+
+
+def test_values_are_counted_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_files, "MOST_NODES", 1000)
+    (tmp_path / "a.yaml").write_text("\n".join(f"k{i}: {i}" for i in range(30_000)))
+    with pytest.raises(UserError, match=r"a\.yaml, line 500: not YAML: it holds more than 1,000 values"):
+        load_yaml(tmp_path / "a.yaml")
+
+
+def test_aliases_that_do_not_grow_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("\ufeffa: &a {b: 1}\nc: [*a, *a]\nd: 010\n")
+    assert load_yaml(tmp_path / "a.yaml") == {"a": {"b": 1}, "c": [{"b": 1}] * 2, "d": 10}
+
+
+JSON = {
+    "deep lists": ("[" * 100_000 + "]" * 100_000, f"more than {DEEPEST} deep"),
+    "deep objects": ('{"a": ' * 65 + "1" + "}" * 65, f"more than {DEEPEST} deep"),
+    "deep where many are flat": ("[1, " * 65 + "]" * 65, "not JSON|deep"),
+    "digits": (f'{{"id": {"9" * 5000}}}', r"not JSON: Exceeds the limit \(4300 digits\)"),
+    "a key twice": ('{"images": [{"id": 1, "id": 2}]}', "the key 'id' stands twice"),
+    "cut off": ('{"images": [{"id": 1}, ', "not JSON: "),
+    "half of a character": ('{"file_name": "\\ud800.png"}', "is half of a character"),
+    "no text": (b'{"a": "\xff"}', "not a text file in UTF-8"),
+    "nothing": (" \n", "the annotation file is empty"),
+}
+
+
+@pytest.mark.parametrize("what", JSON)
+def test_json_beyond_its_bounds_is_refused(tmp_path: Path, what: str) -> None:
+    content, reason = JSON[what]
+    path = tmp_path / "hostile.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=rf"hostile\.json: .*({reason})") as error:
+        read_json(path)
+    assert len(str(error.value)) < 500
+
+
+def test_json_within_its_bounds_is_read(tmp_path: Path) -> None:
+    document = {"a": [1.5, "\U0001f600 \u00e9", None, True, 2**64], "b": {}}
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(document).encode())
+    assert read_json(tmp_path / "a.json") == document
+    assert parse_json("[" * DEEPEST + "]" * DEEPEST, "x")
+
+
+def test_pipes_devices_and_endless_files_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").touch()
+    os.truncate(tmp_path / "endless", MOST_BYTES + 1)  # takes no room on the disk
+    for path, reason in (
+        (tmp_path / "pipe", "Is a pipe, not a file"),
+        (Path("/dev/zero"), "Is a device or socket, not a file"),
+        (tmp_path, "Is a directory, not a file"),
+        (tmp_path / "endless", "at most 4,294,967,296 are read"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            read_text(path)
+    with pytest.raises(UserError, match="Is a pipe"):
+        read_json(tmp_path / "pipe")
+    with pytest.raises(UserError, match="Is a pipe"):
+        load_yaml(tmp_path / "pipe")
+
+
+def test_xml_that_declares_entities_is_refused(tmp_path: Path) -> None:
+    laughs = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 20))
+    (tmp_path / "annotations.xml").write_text(f'<!DOCTYPE a [<!ENTITY l0 "lol">{laughs}]><annotations>&l19;</annotations>')
+    with pytest.raises(UserError, match=r"annotations\.xml: XML with a document type"):
+        cvat.read(tmp_path, None, [])
+
+
+def test_what_a_terminal_obeys_is_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: list[str]) -> None:
+        raise UserError("a\x1b[2Jb\nc\u202ed\x07 " + "x" * 5000 + " the end")
+
+    assert cli.run(main, [], "tool") == 2
+    line = capsys.readouterr().err
+    assert line.startswith("tool: a\\x1b[2Jb c\\u202ed\\x07 xxx")
+    assert line.endswith(" the end\n")
+    assert line.count("\n") == 1
+    assert len(line) < 1100
+    assert one_line("Größe 3×4 “ok” 日本") == "Größe 3×4 “ok” 日本"
+
+
+# ------------------------------------------------------------------------------------------------------------ arrays
+
+
+def npy(path: Path, header: str) -> Path:
+    text = header.encode() + b" " * (-(len(header) + 11) % 64) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 64)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1, 8)}",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (8,)}",
+        "{'descr': [('a', '<f4', (9999999, 9999999))], 'fortran_order': False, 'shape': (1,)}",
+        "{'descr': " + "[" * 500 + "}",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), 'x': 1}",
+        "__import__('os').mkdir('trap')",
+        "9" * 6000,
+    ],
+)
+def test_headers_of_arrays_that_are_not_true_are_refused(tmp_path: Path, header: str) -> None:
+    with pytest.raises(UserError, match=r"a\.npy: (not a \.npy file of numbers|the array is of)"):
+        open_array(npy(tmp_path / "a.npy", header))
+
+
+def test_pickles_in_arrays_and_checkpoints_are_not_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    np.save(tmp_path / "a.npy", np.array([Trap(trap)], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError, match=r"a\.npy"):
+        open_array(tmp_path / "a.npy")
+    (tmp_path / "b.npy").write_bytes(pickle.dumps(Trap(trap)))
+    with pytest.raises(UserError, match=r"b\.npy"):
+        open_array(tmp_path / "b.npy")
+    for name, write in {
+        "zip.ckpt": lambda path: torch.save({"step": 1, "model": Trap(trap)}, path),
+        "old.ckpt": lambda path: torch.save(Trap(trap), path, _use_new_zipfile_serialization=False),
+        "bare.ckpt": lambda path: path.write_bytes(pickle.dumps(Trap(trap))),
+    }.items():
+        write(tmp_path / name)
+        with pytest.raises(UserError, match=rf"{name}.*checkpoint"):
+            load_checkpoint(tmp_path / name)
+    assert not trap.exists()
+    trap_of = pickle.loads(pickle.dumps(Trap(tmp_path / "sprung")))  # the trap works
+    assert trap_of is None
+    assert (tmp_path / "sprung").is_dir()
+
+
+def test_a_cache_beside_the_data_that_others_filled_is_made_anew(tmp_path: Path) -> None:
+    from helpers.image_folders import write_folders
+
+    write_folders(tmp_path, {"train": 4}, size=(32, 32), suffix=".png")
+    first = read_cifar10_jpeg(tmp_path, "train")
+    (cache,) = tmp_path.glob("decoded_train_*.npy")
+    trap = tmp_path / "trap"
+    for content in (np.array([Trap(trap)] * 4, dtype=object), np.zeros((4, 32, 32, 3)), np.zeros((3, 32, 32, 3), np.uint8)):
+        np.save(cache, content, allow_pickle=True)
+        again = read_cifar10_jpeg(tmp_path, "train")
+        np.testing.assert_array_equal(np.asarray(again.images), np.asarray(first.images))
+    assert not trap.exists()
+
+
+def test_a_matlab_file_cannot_end_the_program(tmp_path: Path) -> None:
+    """A file of 1,200 bytes whose one array says that it has 2³¹ rows, and one that SciPy's reader dies of."""
+    from scipy.io import savemat
+
+    path = tmp_path / "joints.mat"
+    savemat(path, {"joints": np.zeros((3, 14, 4))})
+    sound = path.read_bytes()
+    np.testing.assert_array_equal(read_mat(path, ("joints",))["joints"], np.zeros((3, 14, 4)))
+    rows = sound.index((3).to_bytes(4, "little") + (14).to_bytes(4, "little"))
+    path.write_bytes(sound[:rows] + (2**31 - 1).to_bytes(4, "little") + sound[rows + 4 :])
+    with pytest.raises(UserError, match=r"joints\.mat: .*: give the data set's own file"):
+        read_mat(path, ("joints",))
+
+
+# ------------------------------------------------------------------------------------------------------------ models
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("model")
+    kind = next(kind for kind in MODELS if kind.name == "model header")
+    kind.write(folder)
+    return (folder / kind.file).read_bytes()
+
+
+def changed(sound: bytes, change: Callable[[dict[str, Any]], object], key: str = "config") -> bytes:
+    """The file with one part of its header changed."""
+    end = 8 + int.from_bytes(sound[:8], "little")
+    header = json.loads(sound[8:end])
+    part = json.loads(header["__metadata__"][key])
+    change(part)
+    header["__metadata__"][key] = json.dumps(part)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + sound[end:]
+
+
+def of_model(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda config: config["model"].update(values)
+
+
+HEADERS = {
+    "stages": (of_model(stages=10**9), "`stages` is 1000000000: must be at least 1, at most 1000"),
+    "stages within bounds": (of_model(stages=1000), "1000 stages of 1 levels, and the file has"),
+    "channels": (of_model(channels=4_000_000), "`channels` is 4000000: must be at least 4, at most 65536"),
+    "channels within bounds": (of_model(channels=4096), r"is \(.*\) in the file and \(.*\) in the network"),
+    "all within bounds": (of_model(stages=1000, channels=65536, depth=16), r"`channels` is 65536: 1000 stages .* weights then"),
+    "depth": (of_model(depth=40), "`depth` is 40: must be at least 1, at most 16"),
+    "levels": (of_model(depth=16, stages=1), "is missing in the file"),
+    "heads": (of_model(heads={"keypoints": 10**12}), "`heads` is "),
+    "many heads": (of_model(heads={f"h{i}": 1 for i in range(5000)}), "its header says"),
+    "wide heads": (of_model(heads={"keypoints": 100_000}), r"is \(.*\) in the file and \(.*\) in the network"),
+    "no heads": (of_model(heads=None), "`heads` is null"),
+    "bank": (of_model(rpg_size="2000M"), "a bank of 2,000,000,000, and the file has"),
+    "bank in percent": (of_model(rpg_size="9999999999%"), "2\\*\\*31|a bank of"),
+    "input": (of_model(input_size=[10**9, 10**9]), "`input_size` is .* at most 8192"),
+    "no mapping": (lambda config: config.update(model=[1]), "has no config of a model in its header"),
+    "unknown": (of_model(command="rm -r"), "its header: `command` is not a key"),
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+def test_a_header_cannot_ask_for_more_than_the_file_has(tmp_path: Path, sound: bytes, what: str) -> None:
+    change, reason = HEADERS[what]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(changed(sound, change))
+    with pytest.raises(UserError, match=rf"model\.safetensors.*({reason})") as error:
+        load_model(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["placement", "reading"])
+def test_the_rest_of_a_header_is_checked_or_does_nothing(tmp_path: Path, sound: bytes, key: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(sound)
+    wanted = load_model(path).state_dict()
+    path.write_bytes(changed(sound, lambda part: part.update(extra={"a": 1}), key))
+    if key == "reading":
+        with pytest.raises(UserError, match=r"model\.safetensors: what its outputs mean cannot be read \(extra"):
+            read_reading(path)
+    with contextlib.suppress(UserError):  # or it is refused
+        found = load_model(path).state_dict()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_file_whose_header_lies_is_one_line_of_a_tool(tmp_path: Path, sound: bytes, capsys: Any) -> None:
+    path = tmp_path / "model.safetensors"
+    for content in (
+        changed(sound, of_model(stages=10**9)),
+        b"\xff" * 8 + sound[8:],
+        sound[:-5],
+        b"",
+        re.sub(rb'"data_offsets":\[0,', b'"data_offsets":[9,', sound),
+    ):
+        path.write_bytes(content)
+        assert cli.run(summary.main, [str(path)], "summary.py") == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"summary.py: {path}")
+        assert said.count("\n") == 1
+
+
+def test_tensors_that_no_network_has_are_refused(tmp_path: Path, sound: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    end = 8 + int.from_bytes(sound[:8], "little")
+    metadata = json.loads(sound[8:end])["__metadata__"]
+    save_file({"x": torch.zeros(3)}, path, metadata)
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        load_model(path)
