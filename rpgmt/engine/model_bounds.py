@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from torch import nn
 from rpgmt.config import ClassifierConfig, ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.models import build
+from rpgmt.models.classifier import HEAD
+from rpgmt.prediction.meaning import ImageLogits, KeypointMaps, Meaning, PixelMap, Reading
 from rpgmt.rpg.size import parse_size
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -59,6 +62,32 @@ def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source:
             raise UserError(f"{source}, its header: {error}") from None
         if bank > held:
             raise UserError(f"{source}: its header says a bank of {bank:,}, and the file has {held:,} numbers: train it again")
+
+
+def check_meaning(section: Mapping[str, Any], reading: Reading, source: str) -> None:
+    """Raise UserError where what a header says of the outputs does not fit the network that it describes.
+
+    Args:
+        section: of the config, the network's.
+        reading: what the outputs mean.
+        source: the file, for messages.
+    """
+    outputs = section["heads"] if "heads" in section else {HEAD: section.get("classes")}
+    for name, meaning in reading.heads.items():
+        wanted, found = _channels(meaning), outputs.get(name) if isinstance(outputs, Mapping) else None
+        if wanted != found:
+            raise UserError(
+                f"{source}: its header has {wanted} names for the head {name}, which has {found} outputs: train it again"
+            )
+
+
+def _channels(meaning: Meaning) -> int:
+    if isinstance(meaning, KeypointMaps):
+        return len(meaning.keypoints)
+    if isinstance(meaning, PixelMap):
+        return {"depth": 1, "normals": 3}.get(meaning.label.kind, len(meaning.label.classes))
+    assert isinstance(meaning, ImageLogits)
+    return len(meaning.classes)
 
 
 def _plain(config: ModelConfig | ClassifierConfig, source: str) -> dict[str, tuple[int, ...]]:

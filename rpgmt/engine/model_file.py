@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from rpgmt.config import ClassifierConfig, ModelConfig, model_config
 from rpgmt.config.json_files import parse_json
-from rpgmt.engine.model_bounds import check_shapes
+from rpgmt.engine.model_bounds import check_meaning, check_shapes
 from rpgmt.errors import ConfigError, UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
@@ -181,7 +181,11 @@ def stored_reading(file: Path) -> Reading | None:
         UserError: It is not a model file, or what it says cannot be read.
     """
     text = _metadata(file).get("reading")
-    return None if text is None else Reading.from_json(text, str(file))
+    if text is None:
+        return None
+    reading = Reading.from_json(text, str(file))
+    check_meaning(read_config(file)["model"], reading, str(file))
+    return reading
 
 
 def _metadata(file: Path) -> dict[str, str]:

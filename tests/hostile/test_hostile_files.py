@@ -261,6 +261,7 @@ def changed(sound: bytes, change: Callable[[dict[str, Any]], object], key: str =
     part = json.loads(header["__metadata__"][key])
     change(part)
     header["__metadata__"][key] = json.dumps(part)
+    header["__metadata__"].pop("digest", None)  # whoever means harm can write a fitting one
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + sound[end:]
 
@@ -311,6 +312,22 @@ def test_the_rest_of_a_header_is_checked_or_does_nothing(tmp_path: Path, sound: 
     with contextlib.suppress(UserError):  # or it is refused
         found = load_model(path).state_dict()
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_names_of_outputs_that_the_network_has_not_are_refused(tmp_path: Path, sound: bytes) -> None:
+    def one_less(reading: dict[str, Any]) -> None:
+        points = reading["heads"]["keypoints"]["keypoints"]
+        points.update(names=points["names"][:16], sigmas=points["sigmas"][:16], flip_pairs=[], skeleton=[], upper=[])
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(changed(sound, one_less, "reading"))
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: its header has 16 names for the head keypoints, which has 17 outputs"
+    ):
+        read_reading(path)
+    path.write_bytes(changed(sound, lambda reading: reading.update(heads={"x": reading["heads"]["keypoints"]}), "reading"))
+    with pytest.raises(UserError, match="for the head x, which has None outputs"):
+        read_reading(path)
 
 
 def test_a_file_whose_header_lies_is_one_line_of_a_tool(tmp_path: Path, sound: bytes, capsys: Any) -> None:

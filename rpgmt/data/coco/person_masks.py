@@ -58,11 +58,7 @@ class _Masks:
             image = images.get(annotation["image_id"])
             if image is None:
                 continue
-            if image["width"] * image["height"] > MOST_PIXELS:
-                raise UserError(
-                    f"{people.name}: image {image['id']} is {image['width']}×{image['height']}: segments are drawn in images "
-                    f"of at most {MOST_PIXELS:,} pixels"
-                )
+            _check_size(image, people.name)
             check_segment(annotation.get("segmentation"), image, f"{people.name}: annotation {annotation['id']}")
             self._segments[image["id"]].append({key: annotation.get(key) for key in ("id", "iscrowd", "bbox", "segmentation")})
         self._last: tuple[Any, NDArray[np.int8] | None] = None, None
@@ -77,7 +73,7 @@ class _Masks:
         return {"segmentation": mask}
 
     def _draw(self, entry: Entry) -> NDArray[np.int8]:
-        size = entry["height"], entry["width"]
+        size = int(entry["height"]), int(entry["width"])
         person, unknown = np.zeros(size, bool), np.zeros(size, bool)
         for annotation in self._segments[entry["id"]]:
             if not annotation["segmentation"]:
@@ -88,6 +84,15 @@ class _Masks:
                 segment = _segment(annotation["segmentation"], size, f"{self.name}: annotation {annotation['id']}")
                 (unknown if annotation["iscrowd"] else person)[segment] = True
         return np.where(person, 1, np.where(unknown, IGNORE, 0)).astype(np.int8)
+
+
+def _check_size(image: Entry, name: str) -> None:
+    width, height = image["width"], image["height"]
+    if width % 1 or height % 1 or width * height > MOST_PIXELS:
+        raise UserError(
+            f"{name}: image {image['id']} is {width}×{height}: segments are drawn in images of whole pixels, at most "
+            f"{MOST_PIXELS:,}"
+        )
 
 
 def _segment(segmentation: Any, size: tuple[int, int], where: str) -> NDArray[np.bool_]:

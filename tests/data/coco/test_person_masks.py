@@ -234,9 +234,10 @@ def test_a_number_without_end_in_run_lengths_is_refused_at_once() -> None:
         _mask(_person(3, segmentation=runs))
 
 
-def test_an_image_too_large_to_be_drawn_is_refused() -> None:
+@pytest.mark.parametrize("width", [10**9, 10.5])
+def test_an_image_that_cannot_be_drawn_is_refused(width: float) -> None:
     document = _people(_person(3, segmentation=[_square(1, 1, 4, 4)])).annotations
-    document["images"] = [{**IMAGE, "width": 10**6, "height": 10**6}]
+    document["images"] = [{**IMAGE, "width": width}]
     people = CocoPeople(document, lambda *_: np.zeros(0), name="few")
-    with pytest.raises(UserError, match=r"few: image 5 is 1000000×1000000: segments are drawn in images of at most"):
+    with pytest.raises(UserError, match=rf"few: image 5 is {width}×8: segments are drawn in images of whole pixels, at most"):
         with_person_masks(people)
