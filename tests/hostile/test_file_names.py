@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from rpgmt.data.convert.conversion import convert
 from rpgmt.data.file_names import ALLOWED, file_inside
 from rpgmt.data.sets.image_classes import read_folder
 from rpgmt.errors import UserError
+from rpgmt.run_report.page import page
+from rpgmt.run_report.runs import read_runs
 
 SIZE = {"width": 40, "height": 30}
 
@@ -222,3 +225,25 @@ def test_links_that_convert_makes_are_named_for_who_reads_them(tmp_path: Path, m
         read_people("coco", tmp_path / "out", "train")
     monkeypatch.setenv(ALLOWED, note.partition(f"{ALLOWED}=")[2].split()[0])
     assert read_people("coco", tmp_path / "out", "train").people
+
+
+def test_a_report_holds_pictures_of_its_run_alone(tmp_path: Path, secret: Path) -> None:
+    run = tmp_path / "run"
+    (run / "gallery").mkdir(parents=True)
+    (run / "config.yaml").write_text("task: <script>alert(1)</script>\n")
+    name = "<img src=x onerror=alert(1)>"
+    picture = {"title": name, "file": "a.webp", "size": [40, 30], "figure": 0.5}
+    group = {"name": name, "figure": name, "higher": True, "samples": 1, "spread": [], "parts": {}}
+    for file, refused in (("a.webp", False), ("../../private/secret.jpg", True), (str(secret), True)):
+        rows = [{"rank": "best", "sample": name, "pictures": [{**picture, "file": file}]}]
+        (run / "gallery/gallery.json").write_text(json.dumps({"groups": [{**group, "rows": rows}]}))
+        (run / "gallery/a.webp").write_bytes(b"a picture")
+        if refused:
+            with pytest.raises(UserError, match=r"gallery\.json: '.*' leads out of .*/gallery"):
+                page(read_runs([run]))
+        else:
+            text = page(read_runs([run]))
+            assert base64.b64encode(b"a picture").decode() in text
+            assert "<script" not in text
+            assert "<img src=x" not in text
+            assert "&lt;img src=x onerror=alert(1)&gt;" in text

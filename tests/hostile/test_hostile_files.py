@@ -230,16 +230,15 @@ def test_a_cache_beside_the_data_that_others_filled_is_made_anew(tmp_path: Path)
 
 
 def test_a_matlab_file_cannot_end_the_program(tmp_path: Path) -> None:
-    """A file of 1,200 bytes whose one array says that it has 2³¹ rows, and one that SciPy's reader dies of."""
+    """One byte makes SciPy's reader take a type that there is not, and read where nothing is."""
     from scipy.io import savemat
 
     path = tmp_path / "joints.mat"
     savemat(path, {"joints": np.zeros((3, 14, 4))})
     sound = path.read_bytes()
     np.testing.assert_array_equal(read_mat(path, ("joints",))["joints"], np.zeros((3, 14, 4)))
-    rows = sound.index((3).to_bytes(4, "little") + (14).to_bytes(4, "little"))
-    path.write_bytes(sound[:rows] + (2**31 - 1).to_bytes(4, "little") + sound[rows + 4 :])
-    with pytest.raises(UserError, match=r"joints\.mat: .*: give the data set's own file"):
+    path.write_bytes(sound[:180] + b"\xf4" + sound[181:])
+    with pytest.raises(UserError, match=r"joints\.mat: (a damaged MATLAB file, which ends SciPy's reader \(SIG|not a MATLAB)"):
         read_mat(path, ("joints",))
 
 

@@ -23,6 +23,7 @@ def main(path: str, *keys: str) -> int:
     from scipy.io import loadmat
 
     with contextlib.suppress(ValueError, OSError):  # some systems have no such limit
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
     warnings.simplefilter("ignore")
     arrays: dict[str, Any] = loadmat(path)

@@ -234,7 +234,7 @@ def test_a_number_without_end_in_run_lengths_is_refused_at_once() -> None:
         _mask(_person(3, segmentation=runs))
 
 
-@pytest.mark.parametrize("width", [10**9, 10.5])
+@pytest.mark.parametrize("width", [10**8, 10.5])
 def test_an_image_that_cannot_be_drawn_is_refused(width: float) -> None:
     document = _people(_person(3, segmentation=[_square(1, 1, 4, 4)])).annotations
     document["images"] = [{**IMAGE, "width": width}]
