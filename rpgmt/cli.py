@@ -72,13 +72,13 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str], prog: str 
     except UserError as error:
         # Out of a worker process it comes with that process's traceback, of which its own message is the end.
         text = str(error).rpartition("UserError: ")[2] if "Original Traceback" in str(error) else str(error)
-        line, status = one_line(text), error.status
+        line, status = text, error.status
     except OSError as error:
         if error.filename is None and error.errno not in DISK_ERRORS:
             raise
-        line, status = one_line(f"{error.filename or 'standard output, or a file'}: {error.strerror}"), 2
+        line, status = f"{error.filename or 'standard output, or a file'}: {error.strerror}", 2
         _give_up_full_output()
-    print(f"{prog}: {line}", file=sys.stderr)
+    print(f"{prog}: {one_line(line)}", file=sys.stderr)
     return status
 
 

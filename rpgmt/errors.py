@@ -1,4 +1,4 @@
-"""The exceptions that tools turn into a line for the user."""
+"""The exceptions that tools turn into a line for the user, and what a line is."""
 
 
 class UserError(ValueError):
@@ -17,8 +17,13 @@ LONGEST_WORD, LONGEST_LINE = 300, 1000
 
 
 def one_line(text: str) -> str:
-    """A message as it is printed: in one line, of words and a length that a person can read."""
-    return _shortened(" ".join(_shortened(word, LONGEST_WORD) for word in text.split()), LONGEST_LINE)
+    """Text as a line for a terminal, whatever names and values from files are in it.
+
+    Control characters, which could move the cursor or colour the screen, are spelt out; words and lines have a length that a
+    person can read.
+    """
+    words = (_shortened(word, LONGEST_WORD) for word in text.split())
+    return _shortened("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(words)), LONGEST_LINE)
 
 
 def _shortened(text: str, limit: int) -> str:

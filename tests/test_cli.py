@@ -144,7 +144,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_an_error_in_a_preset_names_its_file(configs: Path) -> None:
-    with pytest.raises(UserError, match=r"configs/pose/bad\.yaml: `stages` is 0: must be at least 1$"):
+    with pytest.raises(UserError, match=r"configs/pose/bad\.yaml: `stages` is 0: must be at least 1, at most 1000$"):
         parse_train(["pose", "--config", "bad"], TASKS, configs=configs)
 
 
@@ -164,7 +164,7 @@ def test_help(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "Top-down pose. examples:",
         "preset (bad, coco, synthetic) or YAML file (default: synthetic)",
         "model: --rpg-size",
-        "--stages N stages of refinement; a whole number, at least 1 (default: 2)",
+        "--stages N stages of refinement; a whole number, at least 1, at most 1000 (default: 2)",
         "--sharing rpg|tied|none",
         "data: --data synthetic|coco data set, 100% of it (default: synthetic) --data-root PATH",
         "pose: --loss cross_entropy|mse the loss (default: mse)",
@@ -183,7 +183,7 @@ def test_help(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     text = help_of(["pose", "--config", "coco", "--help", "all"], configs, capsys)
     assert "data set, 100% of it (default: coco)" in text
-    assert "at least 1 (default: 4)" in text
+    assert "at least 1, at most 1000 (default: 4)" in text
 
 
 def test_config_flags_beside_arguments_of_a_tools_own(configs: Path) -> None:

@@ -149,17 +149,26 @@ def test_data_knows_nothing_of_the_people_that_are_drawn_nor_of_training() -> No
 
 
 def test_tests_are_collected_without_what_only_some_of_them_need() -> None:
-    """They import it inside, or by `pytest.importorskip`."""
+    """They import it inside, or begin with `pytest.importorskip`; also where a helper of theirs needs it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lists = [*project["project"]["optional-dependencies"].values(), project["dependency-groups"]["dev"]]
     names = {re.split(r"[^\w-]", line)[0].replace("-", "_") for lines in lists for line in lines}
     extras = names - {"rpgmt", "pytest", "pytest_xdist", "ruff", "mypy"}
     assert {"onnx", "torch_pruning", "hypothesis"} <= extras
-    for pattern in ("test_*.py", "conftest.py", "helpers/*.py"):
+
+    def needs(path: Path) -> set[str]:
+        nodes = list(nodes_that_run(ast.parse(path.read_text(encoding="utf-8")), inside=False))
+        words = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                words |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"]
+        helpers = [ROOT / "tests" / f"{word.replace('.', '/')}.py" for word in words if word.startswith("helpers.")]
+        found = {word.partition(".")[0] for word in words} & extras
+        found |= {extra for helper in helpers if helper.is_file() for extra in needs(helper)}
+        return found - {ast.literal_eval(node.args[0]) for node in calls}
+
+    assert needs(ROOT / "tests/helpers/mutated_kind.py") == {"hypothesis"}
+    for pattern in ("test_*.py", "conftest.py"):
         for path in (ROOT / "tests").rglob(pattern):
-            nodes = list(nodes_that_run(ast.parse(path.read_text(encoding="utf-8")), inside=False))
-            words = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-            words |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-            calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"]
-            skipped = {ast.literal_eval(node.args[0]) for node in calls}
-            assert extras & {word.partition(".")[0] for word in words} <= skipped, path
+            assert not needs(path), path

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from rpgmt.config.validation import EVERYDAY, config_class, from_dict, show
 from rpgmt.errors import ConfigError
-from rpgmt.rpg.size import parse_size
+from rpgmt.rpg.size import LIMIT, parse_size
 
 
 def _check_size(value: Any) -> Any:
@@ -41,7 +41,8 @@ def _check_folder(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[str | int, BeforeValidator(_check_size)]
-Heads = Annotated[dict[str, Positive], AfterValidator(_check_heads)]
+Heads = Annotated[dict[str, Annotated[int, Field(ge=1, le=100_000)]], AfterValidator(_check_heads)]
+InputSide = Annotated[int, Field(ge=12, le=8192, multiple_of=4)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(lambda v: str(v) if type(v) is int else v)]
 
@@ -68,9 +69,9 @@ class RPGConfig:
 class ModelConfig(RPGConfig):
     """A refinement network: all that is needed to build it again."""
 
-    stages: Annotated[int, Field(ge=1, description="stages of refinement"), EVERYDAY] = 4
-    channels: Annotated[int, Field(ge=4, multiple_of=4, description="channels of the features")] = 128
-    depth: Annotated[int, Field(ge=1, description="levels of an hourglass, each halves the resolution")] = 4
+    stages: Annotated[int, Field(ge=1, le=1000, description="stages of refinement"), EVERYDAY] = 4
+    channels: Annotated[int, Field(ge=4, le=2**16, multiple_of=4, description="channels of the features")] = 128
+    depth: Annotated[int, Field(ge=1, le=16, description="levels of an hourglass, each halves the resolution")] = 4
     trunk: Annotated[
         Literal["residual", "resnet18", "resnet34", "resnet50"],
         Field(description="image to features: the hourglass's own residuals, or the first half of a ResNet"),
@@ -88,10 +89,19 @@ class ModelConfig(RPGConfig):
         Heads | None, Field(description="name and channels of each prediction; null: what the data have labels for"), EVERYDAY
     ] = field(default_factory=lambda: {"keypoints": 17})
     input_size: Annotated[
-        tuple[Annotated[int, Field(ge=12, multiple_of=4)], Annotated[int, Field(ge=12, multiple_of=4)]],
+        tuple[InputSide, InputSide],
         Field(description="width, height of the input in pixels"),
         EVERYDAY,
     ] = (96, 96)
+
+    def __post_init__(self) -> None:
+        # Of 3 · depth + 2 residuals of 3.25 channels² and one layer of channels² in each stage.
+        weights = self.stages * self.channels**2 * (13 * (3 * self.depth + 2) + 4) // 4
+        if weights >= LIMIT:
+            raise ConfigError(
+                f"`channels` is {self.channels}: {self.stages} stages of depth {self.depth} have {weights:.2g} weights then, "
+                "and 2**31 are the most: give fewer"
+            )
 
     def with_heads(self) -> ModelConfig:
         """The config to build where there are no data to decide on the heads: with COCO's 17 key points."""
@@ -115,7 +125,7 @@ class ClassifierConfig(RPGConfig):
         Field(description="first layers: a 3×3 convolution, for images of some 32 pixels, or 7×7 and pooling to a quarter"),
     ] = "3x3"
     width: Annotated[float, Field(gt=0, le=16, description="factor on the channels of all layers")] = 1.0
-    classes: Annotated[int, Field(ge=2, description="classes"), EVERYDAY] = 10
+    classes: Annotated[int, Field(ge=2, le=10**6, description="classes"), EVERYDAY] = 10
     sharing: Annotated[
         Literal["rpg", "tied", "none", "narrow"],
         Field(
@@ -128,7 +138,7 @@ class ClassifierConfig(RPGConfig):
         Literal["global", "block"], Field(description="which layers draw on one bank: all, or those of one of layer1 … layer4")
     ] = "global"
     input_size: Annotated[
-        tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)]],
+        tuple[Annotated[int, Field(ge=8, le=8192)], Annotated[int, Field(ge=8, le=8192)]],
         Field(description="width, height of the input in pixels"),
         EVERYDAY,
     ] = (32, 32)

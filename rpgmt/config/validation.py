@@ -20,7 +20,7 @@ import yaml
 from pydantic import BeforeValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from rpgmt.config.yaml_files import Loader, to_plain
+from rpgmt.config.yaml_files import parse_yaml, to_plain
 from rpgmt.errors import ConfigError
 
 C = TypeVar("C")
@@ -320,7 +320,7 @@ def _from_text(text: str, kind: Kind, separator: str) -> Any:
         return text
     if kind.item is None or text.startswith(("[", "{")):
         try:
-            return yaml.load(text, Loader)  # numbers and booleans are those of YAML
+            return parse_yaml(text)  # numbers and booleans are those of YAML
         except yaml.YAMLError:
             return text
     parts = [part.strip() for part in text.split(separator)] if text.strip() else []

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.image_headers import MAX_PIXELS, Header, read_file, stored_header, upright
 from rpgmt.errors import UserError
 
@@ -33,19 +34,25 @@ _REDUCED = {
 
 
 def check_files(folder: Path, names: Iterable[str], source: str) -> None:
-    """Raise UserError where an image that the annotation file `source` names is not in its folder."""
+    """Raise UserError where an image that the annotation file `source` names is not in its folder, or leads out of it."""
     wanted = set(names)
-    if missing := missing_files(folder, wanted):
+    if missing := missing_files(folder, wanted, source):
         raise UserError(
             f"{missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "
             "put the images there or give the folder that holds them"
         )
 
 
-def missing_files(folder: Path, names: Iterable[str]) -> list[Path]:
-    """The files of a folder that are not there, by their names' order."""
-    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()  # one look, for thousands of files
-    return [folder / name for name in sorted(set(names) - present) if not (folder / name).is_file()]
+def missing_files(folder: Path, names: Iterable[str], source: str) -> list[Path]:
+    """The files that are not there of those that the file `source` names, in the names' order.
+
+    Raises:
+        UserError: one leads out of the folder.
+    """
+    # One look, for thousands of files; what is a link or lies deeper is looked at by itself.
+    present = {entry.name for entry in os.scandir(folder) if not entry.is_symlink()} if folder.is_dir() else set()
+    paths = (file_inside(folder, name, source) for name in sorted(set(names) - present))
+    return [path for path in paths if not os.path.isfile(path)]
 
 
 _SKIPPED = {0xC4, 0xDB, 0xFE, *range(0xE0, 0xF0)}

@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rpgmt.config import model_config
+from rpgmt.config import ClassifierConfig, ModelConfig, model_config
+from rpgmt.config.json_files import parse_json
+from rpgmt.engine.model_bounds import check_meaning, check_shapes
 from rpgmt.errors import ConfigError, UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import Classifier
@@ -87,17 +89,27 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
 
     Raises:
         UserError: There is no such file, it is not a model file, it was altered, or its tensors do not fit the network of
-            its config.
+            its config; that network is then not made.
     """
     file = model_path(path, weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
-        try:
-            model = build(model_config(read_config(file)["model"]))
-        except ConfigError as error:
-            raise UserError(f"{file}: {error}") from error
+        model = build(_network(file))
     load_weights(model, file)
     return model.eval()
+
+
+def _network(file: Path) -> ModelConfig | ClassifierConfig:
+    """The config of a file's network, which the file can hold."""
+    section = read_config(file)["model"]
+    try:
+        config = model_config(section)
+    except ConfigError as error:
+        raise UserError(f"{file}, its header: {error}") from None
+    if isinstance(config, ModelConfig) and config.heads is None:
+        raise UserError(f"{file}, its header: `heads` is null: train the model again")
+    check_shapes(config, _shapes(file), str(file))
+    return config
 
 
 def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last", heads_may_differ: bool = False) -> list[str]:
@@ -151,9 +163,10 @@ def read_config(path: Path | str, weights: Weights = "last") -> dict[str, Any]:
     file = model_path(path, weights)
     metadata = _metadata(file)
     try:
-        config: dict[str, Any] = json.loads(metadata["config"])
-        config["model"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        config: dict[str, Any] = parse_json(metadata["config"], f"{file}, its header")
+        if not isinstance(config["model"], dict):
+            raise TypeError("no mapping")
+    except (KeyError, TypeError, UserError) as error:
         raise UserError(f"{file} has no config of a model in its header: train the model again") from error
     return config
 
@@ -182,7 +195,11 @@ def stored_reading(file: Path) -> Reading | None:
         UserError: It is not a model file, or what it says cannot be read.
     """
     text = _metadata(file).get("reading")
-    return None if text is None else Reading.from_json(text, str(file))
+    if text is None:
+        return None
+    reading = Reading.from_json(text, str(file))
+    check_meaning(read_config(file)["model"], reading, str(file))
+    return reading
 
 
 def _metadata(file: Path) -> dict[str, str]:
@@ -261,6 +278,12 @@ def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Of the tensors, from the header alone."""
+    with safe_open(file, "pt") as handle:
+        return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - not a mapping
 
 
 def _once(model: nn.Module) -> dict[str, Tensor]:

@@ -196,7 +196,7 @@ def is_finished(folder: RunFolder, config: DataclassInstance) -> bool:
     """
     try:
         record = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return False
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     return record.get("ended") in (ended("length", train), ended("patience", train)) and folder.model.is_file()

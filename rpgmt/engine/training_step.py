@@ -21,7 +21,7 @@ from rpgmt.engine.joint_losses import LossLog, joint_losses, of_all_processes, s
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.task import Batch, Task
-from rpgmt.rpg.bank import defer_gradients
+from rpgmt.rpg.kept_weights import defer_gradients
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from rpgmt.data.file_names import file_inside
 from rpgmt.run_report.facts import figure
 from rpgmt.run_report.html import Html, details, joined, table, tag
 from rpgmt.run_report.runs import Run
@@ -19,6 +20,7 @@ def gallery_section(run: Run, most_bytes: int) -> Html | None:
     """
     parts: list[object] = []
     left_out = 0
+    folder = run.folder / "gallery"
     for group in run.gallery:
         better = "higher" if group["higher"] else "lower"
         about = (
@@ -26,7 +28,8 @@ def gallery_section(run: Run, most_bytes: int) -> Html | None:
         )
         parts += [tag("h3", group["name"]), tag("p", about, class_="note"), _spread(group)]
         for row in group["rows"]:
-            files = {picture["file"]: run.folder / "gallery" / picture["file"] for picture in row["pictures"]}
+            names = [picture["file"] for picture in row["pictures"]]
+            files = {name: file_inside(folder, name, str(folder / "gallery.json")) for name in names}
             data = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
             size = sum(map(len, data.values()))
             if size > most_bytes or len(data) < len(files):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rpgmt.config import load_yaml
+from rpgmt.config.json_files import parse_json
+from rpgmt.config.text_files import read_text
 from rpgmt.engine.run_folder import RunFolder, read_commands
 from rpgmt.errors import UserError
 from rpgmt.run_report.stage_weights import StageWeights, stage_weights
@@ -117,7 +118,7 @@ def _read(folder: Path, name: str) -> Run:
         name=name,
         folder=folder,
         config=load_yaml(files.config),
-        config_text=files.config.read_text(encoding="utf-8"),
+        config_text=read_text(files.config),
         record=_json(files.metrics),
         commands=read_commands(files),
         axis=axis,
@@ -133,9 +134,9 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{file} is no JSON ({error}): remove it, and the report goes without") from error
+        found = parse_json(read_text(file), str(file))
+    except UserError as error:
+        raise UserError(f"{error}: remove it, and the report goes without") from None
     if not isinstance(found, dict):
         raise UserError(f"{file} is not what a run writes: remove it, and the report goes without")
     return found

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
+
 from helpers.few_people import few_people, found_each
 from hypothesis import given, settings
 from hypothesis import strategies as st

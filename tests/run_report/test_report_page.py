@@ -387,7 +387,7 @@ def test_bad_input_is_one_line(pose: Path, tmp_path: Path, capsys: pytest.Captur
         "nothing": ([str(tmp_path / "no")], "is no folder: give the folders of runs"),
         "empty": ([str(tmp_path)], "holds no config.yaml: give the folders of runs"),
         "twice": ([str(pose), f"{pose}/../{pose.name}"], "is given twice"),
-        "broken": ([str(broken)], "metrics.json is no JSON"),
+        "broken": ([str(broken)], "metrics.json: not JSON"),
         "list": ([str(tmp_path / "list")], "is not what a run writes"),
         "folder": ([str(pose), "--out", str(tmp_path)], "is a folder: give the name of a file in it"),
         "none": ([], "the following arguments are required: RUN"),

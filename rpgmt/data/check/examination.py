@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ from typing import Any
 
 import numpy as np
 
+from rpgmt.config.json_files import read_json
 from rpgmt.data.catalog import IMAGE_SETS, read_multitask_set, read_people
 from rpgmt.data.check import people as people_checks
 from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance, report_mirror
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
 from rpgmt.data.check.recognition import Recognised, recognise
-from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
-from rpgmt.data.coco.data_root import annotation_files, find_file, find_image_folder, image_folders
+from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category
+from rpgmt.data.coco.data_root import annotation_files, find_file, image_folders
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.image_headers import image_size
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.mirror_classes import mirror_of
@@ -172,17 +175,24 @@ class _Examination:
         number = keypoint_category(sound, str(path))["id"]
         files = [image["file_name"] for image in sound["images"]]
         # As training: the first folder that has the first image or, with that one missing, another.
-        root, split = self.root, self.split
-        folder = find_image_folder(root, split, files[:1]) or find_image_folder(root, split, files)
+        folders = [self.root / place for place in image_folders(self.split)]
+        holding = (place for some in (files[:1], files) for place in folders if any(_is_in(place, name) for name in some))
+        folder = next(holding, None)
         if folder is None:
-            looked = ", ".join(image_folders(split))
+            looked = ", ".join(image_folders(self.split))
             self.findings.refuse("splits without images", f"{path}: {files[0]} and the others, looked in {looked}")
             return None
         lost = set()
         for image in people_checks.images_of_people(sound, str(path)):
-            if not (folder / image["file_name"]).is_file():
+            try:
+                file = file_inside(folder, image["file_name"], str(path))
+            except UserError as error:
                 lost.add(image["id"])
-                self.findings.refuse("images that are missing", str(folder / image["file_name"]))
+                self.findings.refuse("images that lie elsewhere", str(error))
+                continue
+            if not os.path.isfile(file):
+                lost.add(image["id"])
+                self.findings.refuse("images that are missing", str(file))
         sound["annotations"] = [entry for entry in sound["annotations"] if entry.get("image_id") not in lost]
         if not any(entry.get("category_id") == number for entry in sound["annotations"]):
             return None
@@ -287,6 +297,13 @@ class _Examination:
         """Whether a class without images was listed, at which the reader would stop."""
         titles = [finding for finding in self.findings.refused if finding.title == "classes without images"]
         return any(example.startswith(f"{folder}/") for finding in titles for example in finding.examples)
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    try:
+        return os.path.isfile(file_inside(folder, name, name))
+    except UserError:
+        return False
 
 
 def _with_areas(document: Any) -> Any:

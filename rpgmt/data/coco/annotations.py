@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,28 +11,6 @@ from rpgmt.errors import UserError
 
 AREA_RULE = 0.53
 """Area of a person without a segment as part of a box, CrowdPose's rule: it brings boxes to the level of COCO's segments."""
-
-
-def read_json(path: Path) -> Any:
-    """Parse an annotation file.
-
-    Raises:
-        UserError: the file is missing, empty, not text or not JSON.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such annotation file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte-order mark
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a UTF-8 text file: give the JSON file, unpacked") from error
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise UserError(f"{path}: the annotation file is empty: give a COCO key-point document")
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
 
 
 def keypoint_category(document: Any, name: str = "annotations") -> dict[str, Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from rpgmt.data.coco.annotations import keypoint_category, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import keypoint_category
+from rpgmt.data.file_names import file_inside
 from rpgmt.errors import UserError
 
 
@@ -20,20 +23,27 @@ def find_files(root: str | Path, split: str) -> tuple[Path, Path]:
     missing, any of them.
 
     Raises:
-        UserError: the root, the file or all images are missing, or the file is empty, not JSON, or names no image.
+        UserError: the root, the file or all images are missing, or the file is empty, not JSON, or names no image, or
+            one elsewhere.
     """
     path = find_file(root, split, annotation_files(split))
     image = _first_file_name(path)
-    folder = find_image_folder(Path(root), split, [image]) or find_image_folder(Path(root), split, _file_names(path))
+    folder = find_image_folder(Path(root), split, [image], str(path)) or find_image_folder(
+        Path(root), split, _file_names(path), str(path)
+    )
     if folder is None:
         raise UserError(f"{root}: image {image} of {path} is missing: looked in {', '.join(image_folders(split))}")
     return path, folder
 
 
-def find_image_folder(root: Path, split: str, names: Sequence[str]) -> Path | None:
-    """The first of a split's possible folders that holds one of the images."""
+def find_image_folder(root: Path, split: str, names: Sequence[str], source: str) -> Path | None:
+    """The first of a split's possible folders that holds one of the images, which the file `source` names.
+
+    Raises:
+        UserError: an image that was looked for lies elsewhere.
+    """
     folders = (root / folder for folder in image_folders(split))
-    return next((folder for folder in folders if any((folder / name).is_file() for name in names)), None)
+    return next((place for place in folders if any(os.path.isfile(file_inside(place, name, source)) for name in names)), None)
 
 
 def image_folders(split: str) -> tuple[str, ...]:

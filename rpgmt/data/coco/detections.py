@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import are_numbers, is_box, is_id, is_integer, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import are_numbers, is_box, is_id, is_integer
 from rpgmt.data.coco.person import Person, clip_box
 from rpgmt.data.coco.units import unit_note
 from rpgmt.errors import UserError

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import keypoint_category, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import keypoint_category
 from rpgmt.data.coco.category import NamePairs, keypoint_set
 from rpgmt.data.coco.detections import detected_people
 from rpgmt.data.coco.joining import check_category_ids, join_categories
 from rpgmt.data.coco.person import annotated_people
 from rpgmt.data.coco.tidy import tidy
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.images import check_files, missing_files, read_image_file
 from rpgmt.data.regions import Entry, Regions
 from rpgmt.errors import UserError
@@ -120,7 +122,7 @@ class CocoPeople:
         """Says how many images are missing that nobody is on: only a detector's boxes may ask for them."""
         peopled = {person.image["id"] for person in self.people}
         empty = [image["file_name"] for image in self.annotations["images"] if image["id"] not in peopled and _named(image)]
-        if missing := missing_files(folder, empty):
+        if missing := missing_files(folder, empty, self.name):
             text = f"{self.name}: {len(missing)} of {len(empty)} images without labelled people are missing"
             warnings.warn(f"{text}, e.g. {missing[0]}", stacklevel=3)
 
@@ -155,4 +157,5 @@ def _named(image: Entry) -> bool:
 
 
 def _read_image(folder: Path, image: Entry, *need: int) -> np.ndarray:
-    return read_image_file(folder / image["file_name"], image["width"], image["height"], *need)
+    path = file_inside(folder, image["file_name"], f"image {image['id']}")
+    return read_image_file(path, image["width"], image["height"], *need)

@@ -18,6 +18,12 @@ from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
 
+MOST_PIXELS = 2**28
+"""Of an image whose map is drawn: a byte each."""
+_FAR, _LONGEST = 1000, 10**6
+"""Pixels that a polygon may stick out beyond an image of twice the size, and that it may be round: COCO's code takes memory
+for each pixel of the outline, inside the image or not."""
+
 
 def with_person_masks(people: CocoPeople) -> MultiTaskSet:
     """People and, of each image, a map `segmentation` with the classes background and person.
@@ -52,6 +58,7 @@ class _Masks:
             image = images.get(annotation["image_id"])
             if image is None:
                 continue
+            _check_size(image, people.name)
             check_segment(annotation.get("segmentation"), image, f"{people.name}: annotation {annotation['id']}")
             self._segments[image["id"]].append({key: annotation.get(key) for key in ("id", "iscrowd", "bbox", "segmentation")})
         self._last: tuple[Any, NDArray[np.int8] | None] = None, None
@@ -66,7 +73,7 @@ class _Masks:
         return {"segmentation": mask}
 
     def _draw(self, entry: Entry) -> NDArray[np.int8]:
-        size = entry["height"], entry["width"]
+        size = int(entry["height"]), int(entry["width"])
         person, unknown = np.zeros(size, bool), np.zeros(size, bool)
         for annotation in self._segments[entry["id"]]:
             if not annotation["segmentation"]:
@@ -77,6 +84,15 @@ class _Masks:
                 segment = _segment(annotation["segmentation"], size, f"{self.name}: annotation {annotation['id']}")
                 (unknown if annotation["iscrowd"] else person)[segment] = True
         return np.where(person, 1, np.where(unknown, IGNORE, 0)).astype(np.int8)
+
+
+def _check_size(image: Entry, name: str) -> None:
+    width, height = image["width"], image["height"]
+    if width % 1 or height % 1 or width * height > MOST_PIXELS:
+        raise UserError(
+            f"{name}: image {image['id']} is {width}×{height}: segments are drawn in images of whole pixels, at most "
+            f"{MOST_PIXELS:,}"
+        )
 
 
 def _segment(segmentation: Any, size: tuple[int, int], where: str) -> NDArray[np.bool_]:
@@ -102,6 +118,8 @@ def _run_lengths(text: str | bytes) -> list[int]:
         bits = character - 48
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60:  # no number of pixels; one without end would take hours
+            return []
         if not bits & 32:
             if bits & 16:
                 value -= 1 << shift
@@ -124,6 +142,7 @@ def check_segment(segmentation: Any, image: Entry, where: str) -> None:
             # Four numbers would be drawn as a box, and fewer than three corners have no inside.
             if not are_numbers(polygon) or len(polygon) % 2 or len(polygon) < 6:
                 raise UserError(f"{where}: a polygon of `segmentation` is {_short(polygon)}: give x, y of 3 or more corners")
+        _check_outline(segmentation, image, where)
         return
     size = [image["height"], image["width"]]
     if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
@@ -135,6 +154,29 @@ def check_segment(segmentation: Any, image: Entry, where: str) -> None:
         _check_counts(counts, size, where)
     elif not isinstance(counts, str | bytes) or not counts:
         raise UserError(f"{where}: the `counts` of `segmentation` are {_short(counts)}: give a list of numbers, or text")
+
+
+def _check_outline(polygons: Sequence[Sequence[float]], image: Entry, where: str) -> None:
+    """Raise UserError where polygons lie far outside the image, or are longer round than anything in it can be."""
+    length = 0.0
+    for polygon in polygons:
+        for values, side in ((polygon[::2], image["width"]), (polygon[1::2], image["height"])):
+            low, high = min(values), max(values)
+            if low < -side - _FAR or high > 2 * side + _FAR:
+                wrong = low if low < -side - _FAR else high
+                raise UserError(
+                    f"{where}: a polygon of `segmentation` has a corner at {wrong:g}, far outside its image of "
+                    f"{image['width']}×{image['height']}: give x, y in its pixels"
+                )
+            length += len(values) * (high - low)  # at most; which is far more than it is
+    if length > _LONGEST:
+        outlines = (np.reshape(polygon, (-1, 2)) for polygon in polygons)
+        length = sum(float(np.abs(corners - np.roll(corners, 1, axis=0)).sum()) for corners in outlines)
+    if length > _LONGEST:
+        raise UserError(
+            f"{where}: the outline of `segmentation` is {length:.2g} pixels long, and {_LONGEST:.0e} are the most: "
+            "give polygons, not a cloud of points"
+        )
 
 
 def _short(value: Any) -> str:

@@ -7,15 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rpgmt.data.coco.annotations import (
-    AREA_RULE,
-    are_numbers,
-    check_lists,
-    complete_annotation,
-    is_box,
-    keypoint_category,
-    read_json,
-)
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import AREA_RULE, are_numbers, check_lists, complete_annotation, is_box, keypoint_category
 from rpgmt.data.coco.category import keypoint_set
 from rpgmt.data.coco.data_root import annotation_files, image_folders
 from rpgmt.data.coco.joining import check_category_ids

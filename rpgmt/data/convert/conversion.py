@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from rpgmt.data.convert import coco, cvat, deeplabcut, label_studio, sleap, yolo
 from rpgmt.data.convert.image_files import Placer
 from rpgmt.data.convert.labels import ALL, Part, count_text
+from rpgmt.data.file_names import ALLOWED
 from rpgmt.data.random_numbers import generator
 from rpgmt.errors import UserError
 
@@ -98,6 +100,9 @@ def convert(
         notes.append(f"{count_text(crowds, 'crowd')} left out")
     out.mkdir(parents=True, exist_ok=True)
     result = FORMATS[target].write(parts, out, Placer(link), notes)
+    if link:
+        places = os.path.commonpath([file.resolve().parent for part in parts for file in part.files.values()])
+        notes.append(f"links lead out of {out}: set {ALLOWED}={places} for who reads it")
     return Converted(parts, result, list(dict.fromkeys(notes)))
 
 

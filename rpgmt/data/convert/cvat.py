@@ -22,6 +22,7 @@ from typing import Any
 from xml.etree import ElementTree as Xml
 from xml.sax.saxutils import quoteattr
 
+from rpgmt.config.text_files import read_bytes
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import DIGITS, Part, Point, box_round, category, count_text, safe_name, split_of
 from rpgmt.errors import UserError
@@ -39,11 +40,14 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
         UserError: the file is malformed or of a video, or an image is missing.
     """
     path = source / "annotations.xml" if source.is_dir() else source
+    if not path.exists():
+        raise UserError(f"{path}: no such file: give CVAT's annotations.xml or the folder with it")
+    data = read_bytes(path)
+    if b"<!DOCTYPE" in data:  # CVAT writes none, and what it declares may grow without end where it is used
+        raise UserError(f"{path}: XML with a document type (<!DOCTYPE): export from CVAT as `CVAT for images 1.1`")
     try:
-        root = Xml.parse(path).getroot()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file: give CVAT's annotations.xml or the folder with it") from None
-    except (Xml.ParseError, UnicodeDecodeError) as error:
+        root = Xml.fromstring(data)
+    except (Xml.ParseError, ValueError, LookupError) as error:  # the latter two of encodings
         raise UserError(f"{path}: not XML: {error}") from error
     if root.tag != "annotations":
         raise UserError(f"{path}: the outermost element is {root.tag}: export from CVAT as `CVAT for images 1.1`")

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rpgmt.config.text_files import read_text
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.convert.image_files import ImageFinder, Placer
 from rpgmt.data.convert.labels import ALL, Part, Point, box_round, category, count_text, flat_name
@@ -73,9 +74,9 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
 def _table(path: Path) -> tuple[list[Column], list[tuple[str, list[str]]]]:
     """The columns of a file, and of each row the image's name and the cells."""
     try:
-        rows = [row for row in csv.reader(path.read_text(encoding="utf-8-sig").splitlines()) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
+        rows = [row for row in csv.reader(read_text(path).splitlines()) if row]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {error}") from error
     heads: dict[str, list[str]] = {}
     while rows and rows[0][0] in ("scorer", "individuals", "bodyparts", "coords"):
         head, *cells = rows.pop(0)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rpgmt.data.convert.labels import safe_name
+from rpgmt.data.file_names import check_link, file_inside
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.errors import UserError
 from rpgmt.whole_files import whole_file
@@ -33,11 +34,12 @@ class ImageFinder:
         """The file that has one of these names, the likeliest first; None is remembered for `check`."""
         for name in names:
             for folder in self.folders:
-                if (path := folder / safe_name(name)).is_file():
+                if os.path.isfile(path := file_inside(folder, safe_name(name), str(self.source))):
                     return path
         for name in names:
             found = self._index().get(Path(safe_name(name)).name, [])
             if len(found) == 1:
+                check_link(found[0])
                 return found[0]
             if found:
                 raise UserError(f"{self.source}: image {name} may be {found[0]} or {found[1]}: give its folder by --images")

@@ -17,7 +17,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
 from xml.sax.saxutils import quoteattr
 
-from rpgmt.data.coco.annotations import are_numbers, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.config.text_files import read_text
+from rpgmt.data.coco.annotations import are_numbers
 from rpgmt.data.convert.image_files import ImageFinder, Placer, near
 from rpgmt.data.convert.labels import (
     DIGITS,
@@ -26,7 +28,6 @@ from rpgmt.data.convert.labels import (
     box_round,
     category,
     count_text,
-    read_text,
     safe_name,
     split_of,
     the_category,

@@ -136,20 +136,6 @@ def flat_name(name: str) -> str:
     return safe_name(name).replace("/", "_")
 
 
-def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        UserError: it cannot be read, or is none.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8") from error
-
-
 def split_of(name: str | None) -> str:
     """A split under the name that training has for it: CVAT's "Default" is `ALL`, "Validation" is "val"."""
     known = {"": ALL, "default": ALL, "training": "train", "valid": "val", "validation": "val"}

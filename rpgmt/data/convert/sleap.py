@@ -19,7 +19,7 @@ from typing import Any
 
 import cv2
 
-from rpgmt.data.coco.annotations import read_json
+from rpgmt.config.json_files import read_json
 from rpgmt.data.convert.image_files import ImageFinder, Placer
 from rpgmt.data.convert.labels import Part, Point, box_round, category, count_text, pairs_by_name, safe_name, split_of
 from rpgmt.data.convert.labels import flip_pairs as pairs_of
@@ -134,8 +134,8 @@ def _frame_files(
             wanted[video].append(frame)
     finder.check()
     for video, numbers in wanted.items():
-        file = finder.find(str(videos[video])) or Path(str(videos[video]))
-        if not file.is_file():
+        file = finder.find(str(videos[video]))
+        if file is None:
             raise UserError(f"{path}: video {videos[video]} is missing: give its folder by --images DIR")
         folder = path.parent / f"{path.stem}_frames"
         for number, target in _extract(file, sorted(set(numbers)), folder, video).items():

@@ -9,14 +9,17 @@ Overview"). `kpt_shape: [K, 3]`; with [K, 2] there is no v. The labels of `…/i
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rpgmt.config.text_files import read_text
 from rpgmt.config.yaml_files import load_yaml
 from rpgmt.data.convert.image_files import Placer, images_below
-from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, read_text, safe_name
+from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, safe_name
+from rpgmt.data.file_names import check_link, file_inside, folder_inside
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
 from rpgmt.whole_files import write_text
@@ -84,22 +87,23 @@ def _categories(settings: dict[str, Any], path: Path, notes: list[str]) -> tuple
 
 def _root(settings: dict[str, Any], path: Path) -> Path:
     """`path` counts from the file's folder, or, as it often was of another machine, is that folder."""
-    root = path.parent / str(settings.get("path") or ".")
-    return root if root.is_dir() else path.parent
+    given = str(settings.get("path") or ".")
+    return folder_inside(path.parent, given, str(path)) if os.path.isdir(path.parent / given) else path.parent
 
 
 def _images(given: Any, root: Path, path: Path) -> list[tuple[Path, str]]:
     """The image files of a split, and their names below its folder: of a folder, a list in a text file, or several."""
     found: list[tuple[Path, str]] = []
     for entry in given if isinstance(given, list) else [given]:
-        place = root / str(entry)
-        if not place.exists() and str(entry).startswith("../"):
-            place = root / str(entry)[3:]  # Roboflow's files count from a folder beside
+        name = str(entry)
+        if name.startswith("../") and not os.path.exists(root / name):
+            name = name[3:]  # Roboflow's files count from a folder beside
+        place = folder_inside(root, name, str(path))
         if place.is_dir():
             found += [(file, file.relative_to(place).as_posix()) for file in images_below(place)]
         elif place.is_file():
             lines = [line.strip() for line in read_text(place).splitlines() if line.strip()]
-            found += [(place.parent / line, Path(line).name) for line in lines]
+            found += [(file_inside(root, os.path.abspath(place.parent / line), str(place)), Path(line).name) for line in lines]
         else:
             raise UserError(f"{path}: {place} is missing: give a folder of images or a text file that lists them")
     if not found:
@@ -120,6 +124,7 @@ def _read_image(part: Part, file: Path, name: str, dimensions: int, notes: list[
     number, labels = part.add_image(name, width, height, file), _label_file(file)
     if not labels.is_file():  # an image without people
         return
+    check_link(labels)
     count = len(part.categories[0]["keypoints"])
     for line, text in enumerate(read_text(labels).splitlines(), 1):
         if not text.strip():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from rpgmt.config.text_files import read_text
 from rpgmt.data.dense.label_files import stem
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.data.regions import Entry
@@ -59,15 +61,12 @@ def read_class_table(
 def _rows(path: Path) -> list[tuple[int, str, str | None]]:
     """The line, the image and the class of each row; None where a row is too short."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := {"image", "class"} - set(reader.fieldnames or ()):
-                raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
-            return [(reader.line_num, row["image"] or "", row["class"]) for row in reader]
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from error
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        if missing := {"image", "class"} - set(reader.fieldnames or ()):
+            raise UserError(f"{path}: no column `{min(missing)}`: the first line is to be image,class")
+        return [(reader.line_num, row["image"] or "", row["class"]) for row in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a CSV file: {error}") from error
 
 
 class _Images:

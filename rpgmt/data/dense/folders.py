@@ -18,6 +18,7 @@ from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.dense.class_table import read_class_table
 from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
 from rpgmt.data.dense.label_files import LabelFiles, label_paths, stem
+from rpgmt.data.file_names import folder_inside
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
@@ -68,7 +69,7 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         raise UserError(f"{path}: {error}") from None
 
     def place(relative: str) -> Path:
-        return path.parent / relative.replace("{split}", split)
+        return folder_inside(path.parent, relative.replace("{split}", split), str(path))
 
     folder, name = place(settings.images), f"{path} ({split})"
     people = None

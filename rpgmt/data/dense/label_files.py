@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rpgmt.data.dense.dataset_yaml import MapFiles
 from rpgmt.data.dense.label_map_files import Size, as_classes, as_depth, as_normals, open_array, read_png
+from rpgmt.data.file_names import check_link
 from rpgmt.data.regions import Entry
 from rpgmt.errors import UserError
 
@@ -85,6 +86,7 @@ class LabelFiles:
         Raises:
             UserError: the file cannot be read or does not hold labels of an image of this size.
         """
+        check_link(path)
         files, values = self.files, self._values(path, size)
         if files.kind == "depth":
             return as_depth(values, size, path, files.unit)

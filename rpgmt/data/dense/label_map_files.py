@@ -23,10 +23,11 @@ def open_array(path: Path) -> NDArray:
         UserError: the file is missing, not of this format, cut short, or holds no numbers.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(all="ignore"):  # the size that a header states may be beyond all numbers
+            array = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except Exception as error:  # NumPy's parser of headers, which is Python's, fails in many ways
         raise UserError(f"{path}: not a .npy file of numbers: write it with numpy.save") from error
     if array.dtype.kind not in "buif":
         raise UserError(f"{path}: the array is of {array.dtype}: give one of numbers")

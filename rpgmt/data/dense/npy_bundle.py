@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rpgmt.data.dense.label_map_files import as_classes, as_depth, as_normals, open_array
 from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.data.file_names import check_link
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
@@ -76,6 +77,7 @@ class _Bundle:
 
     def entry(self, number: int) -> Entry:
         path = self.images / f"{number}.npy"
+        check_link(path)
         height, width, _ = _channels_last(open_array(path), path).shape
         return {"id": number, "file_name": path.name, "width": width, "height": height}
 
@@ -96,6 +98,7 @@ class _Bundle:
             kind, path = self.maps[name].kind, self.maps[name].path / entry["file_name"]
             if not path.is_file():
                 continue
+            check_link(path)
             values = open_array(path)
             if kind.categorical:
                 result[name] = as_classes(values, size, len(kind.classes), path, advice=_ADVICE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category
 from rpgmt.data.coco.data_root import find_file
 from rpgmt.data.coco.entries import person_category
 from rpgmt.data.coco.people import CocoPeople

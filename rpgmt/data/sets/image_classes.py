@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rpgmt.data.file_names import file_inside
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.errors import UserError
 
@@ -84,8 +85,10 @@ def read_cifar10_jpeg(root: Path, split: str) -> ImageSet:
     listing = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     cache = root / f"decoded_{split}_{hashlib.sha256(listing.encode()).hexdigest()[:16]}.npy"
     if cache.is_file():
-        with contextlib.suppress(ValueError, EOFError):  # what is damaged is made anew
-            return dataclasses.replace(files, images=np.load(cache))
+        with contextlib.suppress(Exception):  # what is damaged, in whatever way, is made anew
+            decoded = np.load(cache)
+            if decoded.dtype == np.uint8 and decoded.shape == (len(files.labels), CIFAR_SIZE, CIFAR_SIZE, 3):
+                return dataclasses.replace(files, images=decoded)
     pixels = np.stack([read_image_file(path, CIFAR_SIZE, CIFAR_SIZE) for path in files.images])
     part = cache.with_name(f"{cache.name}.{os.getpid()}.part")
     try:
@@ -103,7 +106,7 @@ def read_folder(root: Path, split: str) -> ImageSet:
     """Image files in a folder for each class: <split>/<class>/*, as ImageNet is usually laid out. Classes are sorted by name.
 
     Raises:
-        UserError: there is no such folder, no class in it, or a class without images.
+        UserError: there is no such folder, no class in it, a class without images, or a file that is a link to elsewhere.
     """
     folder = root / split
     if not folder.is_dir():
@@ -118,6 +121,6 @@ def read_folder(root: Path, split: str) -> ImageSet:
         own = [file for file in own if not file.startswith(".")]
         if not own:
             raise UserError(f"{folder / name}: no images: give files that end with {', '.join(IMAGE_SUFFIXES)}")
-        files += [folder / name / file for file in own]
+        files += [file_inside(folder / name, file, str(folder)) for file in own]
         labels += [number] * len(own)
     return ImageSet(tuple(names), np.array(labels, np.int64), files, str(folder))

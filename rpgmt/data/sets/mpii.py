@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rpgmt.data.coco.annotations import are_numbers, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import are_numbers
 from rpgmt.data.coco.data_root import find_file
 from rpgmt.data.coco.entries import annotation, image_entries, person_category, points_box
 from rpgmt.data.coco.people import CocoPeople

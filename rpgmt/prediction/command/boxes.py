@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rpgmt.data.coco.annotations import are_numbers, is_box, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import are_numbers, is_box
 from rpgmt.data.coco.person import clip_box
 from rpgmt.errors import UserError
 

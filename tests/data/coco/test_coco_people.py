@@ -307,9 +307,9 @@ def test_a_broken_image_name_is_said(tmp_path: Path) -> None:
 def test_a_file_that_is_not_text_is_said(tmp_path: Path) -> None:
     path = tmp_path / "person_keypoints_train.json"
     path.write_bytes(b"\x1f\x8b\xff\x00")
-    with pytest.raises(ValueError, match="not a UTF-8 text file"):
+    with pytest.raises(ValueError, match="not a text file in UTF-8"):
         find_files(tmp_path, "train")
-    with pytest.raises(ValueError, match="not a UTF-8 text file"):
+    with pytest.raises(ValueError, match="not a text file in UTF-8"):
         CocoPeople.from_files(path, tmp_path)
 
 

@@ -204,3 +204,40 @@ def test_real_people(shared_data: Path, split: str) -> None:
             alone += 1
             assert found == pytest.approx(areas[0], rel=0.02)
     assert alone > 0
+
+
+FAR = [[0, 0, 3e7, 0, 3e7, 3e7], [0, 0, 0, 4e8, 5, 5], [-5e6, 1, 2, 2, 3, 3], [1, 1, 2, 999_999_999, 3, 3]]
+
+
+@pytest.mark.parametrize("polygon", FAR)
+def test_polygons_far_outside_are_refused_before_they_are_drawn(polygon: list[float]) -> None:
+    with pytest.raises(UserError, match=r"annotation 3: a polygon of `segmentation` has a corner at .*, far outside its image"):
+        _mask(_person(3, segmentation=[_square(1, 1, 4, 4), polygon]))
+
+
+def test_an_outline_without_end_is_refused() -> None:
+    scribble = [value for i in range(400) for value in ((-900, -900), (1000, 1000))[i % 2]]
+    with pytest.raises(UserError, match=r"annotation 3: the outline of `segmentation` is 1.5e\+06 pixels long"):
+        _mask(_person(3, segmentation=[scribble]))
+    spiral = [value for i in range(20_000) for value in (i % 5, i % 7)]  # many corners, and short
+    assert _mask(_person(3, segmentation=[spiral])).any()
+
+
+def test_polygons_that_stick_out_are_drawn_as_ever() -> None:
+    expected = _expected(person=np.s_[1:4, 1:])
+    np.testing.assert_array_equal(_mask(_person(3, segmentation=[_square(1, 1, 200, 4)])), expected)
+
+
+def test_a_number_without_end_in_run_lengths_is_refused_at_once() -> None:
+    runs = {"size": [HEIGHT, WIDTH], "counts": "o" * 2_000_000}
+    with pytest.raises(UserError, match=FILL):
+        _mask(_person(3, segmentation=runs))
+
+
+@pytest.mark.parametrize("width", [10**8, 10.5])
+def test_an_image_that_cannot_be_drawn_is_refused(width: float) -> None:
+    document = _people(_person(3, segmentation=[_square(1, 1, 4, 4)])).annotations
+    document["images"] = [{**IMAGE, "width": width}]
+    people = CocoPeople(document, lambda *_: np.zeros(0), name="few")
+    with pytest.raises(UserError, match=rf"few: image 5 is {width}×8: segments are drawn in images of whole pixels, at most"):
+        with_person_masks(people)

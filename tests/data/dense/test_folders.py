@@ -278,7 +278,7 @@ WRONG_SETS: list[tuple[Any, str]] = [
         r"m: no label m for any of .*images/train's images: looked for a0\.npy, a0\.p",
     ),
     ({"classes": {"c": {"file": "c.csv", "classes": []}}}, r"classes, c: `classes` is \[\]"),
-    ({"classes": {"c": {"file": "c.csv", "classes": ["a"]}}}, r"c\.csv: the file cannot be read: No such file"),
+    ({"classes": {"c": {"file": "c.csv", "classes": ["a"]}}}, r"c\.csv: No such file"),
     ({"keypoints": "people.json"}, r"people\.json: no such annotation file"),
 ]
 
@@ -318,7 +318,7 @@ WRONG_ROWS = [
     ("image,class\na0\n", r"line 2: class None is none of x, y"),
     ("image,class\na0,x\na0.jpg,y\n", r"line 3: image a0\.jpg stands twice"),
     ("image,class\nb,x\n", r"names none of the images: give their files' names, e\.g\. a0\.jpg"),
-    ("image,class\na0,\xff", "not a CSV file in UTF-8"),
+    ("image,class\na0,\xff", "not a text file in UTF-8"),
 ]
 
 
