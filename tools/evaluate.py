@@ -16,7 +16,10 @@ from rpgmt.config import from_dict
 from rpgmt.engine.task import TaskConfig
 from rpgmt.errors import UserError
 
-OF_DATA = ("name", "root", "val_split", "val_images", "detections", "detection_threshold", "sigmas", "flip_pairs", "skeleton")
+OF_DATA = (
+    *("name", "root", "val_split", "hold_out", "val_images"),
+    *("detections", "detection_threshold", "sigmas", "flip_pairs", "skeleton"),
+)
 SECTIONS = ("evaluation", *(f"data.{name}" for name in OF_DATA))
 """Of a model's config, what may be another way here than where it was trained."""
 
