@@ -74,9 +74,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.hold_out and self.detections is not None:
-            raise ConfigError(
-                f"`detections` is {self.detections}: they are of val_split, and hold_out validates on train_split"
-            )
+            raise ConfigError(f"`detections` is {self.detections}: they are of val_split; hold_out validates on train_split")
 
 
 @config_class

@@ -102,7 +102,7 @@ class ModelConfig(RPGConfig):
     rpg_scope: Annotated[
         Literal["stage", "global", "block", "layer"],
         Field(
-            description="which layers draw on one bank: those of a stage, all, the same block of every stage, or each has its own"
+            description="which layers draw on one bank: those of a stage, all, the same block of every stage, or each its own"
         ),
     ] = "stage"
     heads: Annotated[
