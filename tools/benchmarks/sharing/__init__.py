@@ -42,6 +42,29 @@ def main(argv: list[str], prog: str) -> int:
         raise UserError(f"the task comes first: `{prog} TASK [flags]` with one of {', '.join(TASKS)}, or `{prog} {REPORT}`")
     if argv[0] == REPORT:
         return _report(argv[1:], f"{prog} {REPORT}")
+    grid, also = read_grid(argv, prog)
+
+    from tools.benchmarks.common.trainings import train_all
+
+    try:
+        failed = train_all(grid.jobs(), grid.asked.jobs, what="trainings and measurements", ended=grid.ended)
+    except KeyboardInterrupt:
+        _show(grid.asked.out, also)
+        raise
+    _show(grid.asked.out, also)
+    return exit_status([job.name for job in failed])
+
+
+def read_grid(argv: Sequence[str], prog: str) -> tuple[Grid, Path | None]:
+    """What a command line asks for, noted in its folder, and where else the figures are to be written.
+
+    Args:
+        argv: begins with the task.
+        prog: the program's name.
+
+    Raises:
+        UserError: a flag has no such value, or the folder holds another comparison.
+    """
     module = cli.find_tasks(task_package)[argv[0]]
     parser = cli.Parser(prog=f"{prog} {argv[0]}", description=main.__doc__)
     add_rows(parser, ROWS)
@@ -56,17 +79,7 @@ def main(argv: list[str], prog: str) -> int:
     add_seeds_and_jobs(parser)
     add_json(parser)
     arguments, config = cli.parse_config(parser, argv[1:], argv[0], module.Config)
-    grid = _grid(argv, arguments, config, module)
-
-    from tools.benchmarks.common.trainings import train_all
-
-    try:
-        failed = train_all(grid.jobs(), grid.asked.jobs, what="trainings and measurements", ended=grid.ended)
-    except KeyboardInterrupt:
-        _show(grid.asked.out, arguments.json)
-        raise
-    _show(grid.asked.out, arguments.json)
-    return exit_status([job.name for job in failed])
+    return _grid(argv, arguments, config, module), arguments.json
 
 
 def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -> Grid:

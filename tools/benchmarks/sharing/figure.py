@@ -70,7 +70,7 @@ def draw(report: Report, path: Path) -> None:
 def _style(row: StoredRow) -> dict[str, Any]:
     colour, marker = STYLES.get(row.kind, OTHER)
     larger = row.size is not None and row.size != "25%"
-    return {"color": colour, "marker": marker, "markersize": 9 if larger else 6}
+    return {"color": colour, "marker": marker, "markersize": (9 if larger else 6) - (2 if row.bits == 4 else 0)}
 
 
 def _marker(report: Report, row: StoredRow, cost: str, plot: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
@@ -201,8 +201,11 @@ class Measurement:
         path = result_path(self.training.folder.path, self.row.bits)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
-    def start(self, *, one_thread: bool) -> Popen[bytes]:
+    def command(self) -> list[str]:
+        """What starts it, once it is ready."""
         assert self.training is not None
-        words: Sequence[str] = ["--bits", str(self.row.bits)] if self.row.bits else []
-        command = [sys.executable, str(MEASURE), str(self.training.folder.path), "--draws", str(self.grid.draws), *words]
-        return start(command, self.log, one_thread=one_thread)
+        bits = ["--bits", str(self.row.bits)] if self.row.bits else []
+        return [sys.executable, str(MEASURE), str(self.training.folder.path), "--draws", str(self.grid.draws), *bits]
+
+    def start(self, *, one_thread: bool) -> Popen[bytes]:
+        return start(self.command(), self.log, one_thread=one_thread)

@@ -26,9 +26,9 @@ NORMAL = 1.96
 
 def t_quantile(freedom: int) -> float:
     """What 97.5 % of Student's distribution lie below."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 @dataclass(frozen=True)

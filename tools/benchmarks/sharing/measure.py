@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
     from rpgmt.engine.checkpoint import replace_file
     from rpgmt.engine.device import pick_device
     from rpgmt.engine.evaluate import validate
-    from rpgmt.engine.model_file import read_config
+    from rpgmt.engine.model_file import NAME, read_config
     from rpgmt.models.counting import count
     from rpgmt.models.width import STAGES
     from rpgmt.tables import write_json
@@ -62,11 +63,12 @@ def main(argv: list[str]) -> int:
     config = dataclasses.replace(trained, data=dataclasses.replace(trained.data, hold_out=0.0))
     model: Any = rpgmt.load(arguments.run)
     counts, path = count(model, config.model.input_size), result_path(arguments.run, arguments.bits)
-    file = arguments.run / "model.safetensors"
+    size = (arguments.run / NAME).stat().st_size
     if arguments.bits:
-        file = path.with_suffix(".safetensors")
-        pack(file, model, arguments.bits, [STAGES])
-        unpack(file, model)
+        packed = path.with_suffix(".safetensors")
+        # A packed file holds no config; with it, it is as large as the model file would be.
+        size = pack(packed, model, arguments.bits, [STAGES]) + len(json.dumps(saved))
+        unpack(packed, model)
 
     task: Any = module.build(config)
     place = torch.device(pick_device(config.train.device))
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> int:
         "samples": len(task.val_data),
         "images": int(arrays["image"].max()) + 1,
         "draws": arguments.draws,
-        "bytes": file.stat().st_size,
+        "bytes": size,
         **counts,
         "order": order_of(module.build(trained).train_data, trained.train),
     }

@@ -19,8 +19,8 @@ from tools.benchmarks.sharing.store import Store, StoredRow
 REFERENCES = (TIED, NARROW, NONE)
 """Kinds that the other rows of the same stages and size are compared with."""
 NOTES = (
-    "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads and the factors of a low rank). A narrower or a "
-    "wider network has the width whose number is nearest to the generated network's. Bytes are of the model file; of rounded "
+    "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads, factors of a low rank). A narrower or wider "
+    "network has the width whose number is nearest to the generated network's. Bytes are of the model file; of rounded "
     "networks, of one whose bank or stages' convolutions have so many bits and all else 32. Sharing saves no MACs.",
     "Differences are paired by seed: same samples, same order. ± is half of the 95 % interval for other seeds (Student's t of "
     "the differences); in brackets that for other images of the set, with these networks (bootstrap over images, all people of "
@@ -195,7 +195,9 @@ class Report:
             )
             lines.append(f"CUT SHORT: {count} of {all_} networks are not there yet ({rows}). The same command goes on.")
         lines += NOTES
-        at_end = [row.name for row in self.rows if len(row.tried) > 1 and _rate(row) in (min(row.tried), max(row.tried))]
+        at_end = [
+            row.name for row in self.rows if row.bits is None and row.tried and _rate(row) in (min(row.tried), max(row.tried))
+        ]
         if at_end:
             lines.append(f"The best rate is the lowest or the highest that was tried of {', '.join(at_end)}.")
         unpaired = [

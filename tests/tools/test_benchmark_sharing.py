@@ -1,0 +1,448 @@
+"""The comparison of ways of sharing: its rows, pairing, choice of rates, intervals; a small one from flags to figures."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import json
+import math
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rpgmt import cli
+from rpgmt.config import ModelConfig
+from rpgmt.models.width import generated_weights, trainable
+from tasks import multitask, pose
+from tools import benchmark, train
+from tools.benchmarks.common.trainings import train_all
+from tools.benchmarks.sharing import measure, read_grid, samples
+from tools.benchmarks.sharing.grid import Measurement
+from tools.benchmarks.sharing.intervals import closed, difference, exponent, rising, worth
+from tools.benchmarks.sharing.report import Report
+from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
+from tools.benchmarks.sharing.store import Result, Store, choose_rate, run_name, write_grid
+
+TINY = ModelConfig(stages=2, channels=8, depth=1, heads={"keypoints": 17}, input_size=(32, 32))
+
+# ---- rows
+
+
+def test_all_rows_at_a_size_have_as_many_parameters() -> None:
+    rows, notes = plan(dataclasses.replace(TINY, channels=16), ROWS, [4], ["50%"])
+    assert notes == []
+    names = [row.name for row in rows]
+    assert names[:5] == ["tied-50pc-t4", "rpg-stage-50pc-t4", "rpg-layer-50pc-t4", "narrow-50pc-t4", "none-t4"]
+    assert len(set(names)) == len(names)
+    by_name = {row.name: row for row in rows}
+    wanted = by_name["rpg-stage-50pc-t4"].parameters
+    plain = by_name["none-t4"].model
+    assert wanted == by_name["none-t4"].parameters - generated_weights(plain) // 2
+    for row in rows:
+        assert row.parameters == trainable(dataclasses.replace(row.model, parameters=None, channels=row.channels))
+        if row.kind in ("tied", "signs", "rpg-layer", "rpg-global", "rpg-block"):
+            assert row.parameters == wanted
+        elif row.kind in ("narrow", "wide", "low-rank"):
+            others = [trainable(dataclasses.replace(row.model, parameters=None, channels=row.channels + d)) for d in (-4, 4)]
+            assert abs(row.parameters - wanted) <= min(abs(other - wanted) for other in others)
+    assert by_name["tied-50pc-t4"].model.tied_sets == 2
+    assert by_name["signs-50pc-t4"].model.rpg_block == generated_weights(plain) // 2
+    assert by_name["narrow-50pc-t4"].channels == 12
+    assert by_name["wide-50pc-t4"].model.stages == 1
+    assert [row.model.stages for row in rows if row.kind == "none" and not row.bits] == [4, 1, 2, 3]
+    assert {(row.source, row.bits) for row in rows if row.bits} == {
+        (f"{kind}{'' if kind == 'none' else '-50pc'}-t4", bits) for kind in QUANTIZED for bits in BITS.values()
+    }
+
+
+def test_what_cannot_be_is_left_out_with_a_line() -> None:
+    rows, notes = plan(TINY, ["tied", "rpg-stage"], [2], ["30%"])
+    assert [row.name for row in rows] == ["rpg-stage-30pc-t2"]
+    assert notes == ["tied-30pc-t2 is left out: 30% of the weights are no whole number of 2 stages"]
+
+
+@pytest.mark.parametrize("module", [pose, multitask])
+def test_samples_and_their_order_do_not_depend_on_the_kind(module: Any, tmp_path: Path) -> None:
+    data = module.DataConfig(root=tmp_path, train_images=10, val_images=2, image_size=32, hold_out=0.2)
+    base = module.Config(data=data)
+    base = dataclasses.replace(base, train=dataclasses.replace(base.train, batch_size=2, epochs=2, seed=5))
+    heads = {"keypoints": 17} | ({"depth": 1} if module is multitask else {})
+    kinds = ["tied", "rpg-stage", "narrow", "none"] if module is pose else ["tied", "rpg-layer"]
+    rows, _ = plan(dataclasses.replace(TINY, heads=heads), kinds, [2], ["50%"])
+    tasks = [module.build(dataclasses.replace(base, model=row.model)) for row in rows]
+    orders = {measure.order_of(task.train_data, task.config.train) for task in tasks}
+    assert len(orders) == 1
+    first, *others = tasks
+    for key in ((0, 0), (1, 3)):
+        wanted = first.train_data[key]
+        for task in others:
+            sample = task.train_data[key]
+            assert sample.keys() == wanted.keys()
+            for name, value in wanted.items():
+                np.testing.assert_array_equal(sample[name], value)
+    other_seed = dataclasses.replace(first.config.train, seed=6)
+    assert measure.order_of(first.train_data, other_seed) not in orders
+
+
+# ---- the choice of a rate, and what runs when
+
+
+def test_the_best_rate_is_chosen_and_of_equal_ones_the_lower() -> None:
+    assert choose_rate({0.1: 0.5, 0.01: 0.5, 1.0: 0.4}) == 0.01
+    assert choose_rate({0.1: None, 1.0: 0.4, 2.0: math.nan}) == 1.0
+    assert choose_rate({0.1: None}) is None
+
+
+@dataclass(eq=False)
+class Touch:
+    """A process that makes a file, as soon as others are there, or fails."""
+
+    folder: Path
+    name: str
+    needs: tuple[str, ...] = ()
+    fails: bool = False
+    cost: float = 1.0
+    started: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def ready(self) -> bool:
+        return all((self.folder / name).exists() for name in self.needs)
+
+    def result(self) -> Any | None:
+        return True if (self.folder / self.name).exists() else None
+
+    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
+        self.started.append(self.name)
+        self.log.touch()
+        return subprocess.Popen(["false"] if self.fails else ["touch", str(self.folder / self.name)])
+
+
+def test_what_is_ready_runs_first_and_what_cannot_be_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+    ended: list[Touch] = []
+    specs: list[tuple[str, tuple[str, ...], bool]] = [
+        *(("last", ("second",), False), ("first", (), False), ("second", ("first",), False)),
+        *(("bad", (), True), ("after bad", ("bad",), False), ("after that", ("after bad",), False)),
+    ]
+    jobs = [Touch(tmp_path, name, needs, fails, started=order) for name, needs, fails in specs]
+    failed = train_all(jobs, 1, what="files", ended=ended.append)
+    assert order == ["first", "second", "last", "bad"]
+    assert [job.name for job in failed] == ["bad", "after bad", "after that"]
+    assert [job.name for job in ended] == order
+    assert "LEFT OUT 5 of 6: after bad: what it needs has failed" in capsys.readouterr().out
+    assert train_all(jobs[:3], 2, what="files") == []
+    assert "3 of 3 files are finished already" in capsys.readouterr().out
+
+
+# ---- intervals
+
+
+def result(score: float, draws: Any = (0.0,), seed: int = 0, order: str = "same") -> Result:
+    record = {"val": {"AP": score}, "monitor": "AP", "order": order}
+    return Result(seed, 0.1, record, 1.0, np.asarray(draws, float), {})
+
+
+def row_of(*scores: float, spread: float = 0.0) -> dict[int, Result]:
+    """Results of the seeds 0, 1, …; their draws lie around the score."""
+    return {seed: result(score, [score - spread, score + spread], seed) for seed, score in enumerate(scores)}
+
+
+def test_a_paired_difference_by_hand() -> None:
+    """Differences 0.1, 0.2, 0.3: mean 0.2, deviation 0.1, and t of two degrees of freedom is 4.303."""
+    found = difference(row_of(0.5, 0.7, 0.6), row_of(0.4, 0.5, 0.3))
+    assert found is not None
+    assert found.mean == pytest.approx(0.2)
+    assert found.half == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-4)
+    assert found.images == pytest.approx(0, abs=1e-12)
+    one = difference({3: result(0.5, [0.4, 0.6], 3)}, {3: result(0.4, [0.4, 0.4], 3), 4: result(9)})
+    assert one is not None
+    assert (one.seeds, one.half) == ((3,), None)
+    assert one.images == pytest.approx(1.96 * statistics.stdev([0.0, 0.2]))
+
+
+def test_what_does_not_have_the_same_order_is_not_paired() -> None:
+    assert difference({0: result(0.5)}, {0: result(0.4, order="another")}) is None
+    assert difference({0: result(0.5)}, {1: result(0.4)}) is None
+
+
+@pytest.mark.parametrize(
+    ("score", "stages"), [(0.2, 1.0), (0.3, 1.0), (0.4, 1.5), (0.5, 2.0), (0.55, 2.5), (0.7, 4.0), (0.9, 4.0)]
+)
+def test_worth_on_a_ruler_by_hand(score: float, stages: float) -> None:
+    ruler = {1: row_of(0.3, 0.3), 2: row_of(0.5, 0.5), 3: row_of(0.6, 0.6), 4: row_of(0.7, 0.7)}
+    found = worth(row_of(score, score), ruler)
+    assert found is not None
+    assert (found.value, found.low, found.high, found.seeds) == pytest.approx((stages, stages, stages, 2))
+    assert exponent(found, 4).value == pytest.approx(math.log(stages) / math.log(4))
+
+
+def test_an_interval_covers_seeds_and_images() -> None:
+    ruler = {1: row_of(0.3, 0.3), 2: row_of(0.5, 0.5)}
+    by_seeds, by_images = worth(row_of(0.35, 0.45), ruler), worth(row_of(0.4, 0.4, spread=0.05), ruler)
+    assert by_seeds is not None
+    assert (by_seeds.value, by_seeds.low, by_seeds.high) == pytest.approx((1.5, 1.25, 1.75))
+    assert by_images is not None
+    assert (by_images.value, by_images.low, by_images.high) == pytest.approx((1.5, 1.25, 1.75))
+
+
+def test_the_distance_that_is_closed() -> None:
+    found = closed(row_of(0.45, 0.55), row_of(0.4, 0.4), row_of(0.6, 0.6))
+    assert found is not None
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.25, 0.75))
+    assert closed(row_of(0.5), row_of(0.6), row_of(0.6)) is None
+
+
+def test_a_ruler_never_falls() -> None:
+    assert rising([1, 2, 3]) == [1, 2, 3]
+    assert rising([1, 3, 2, 4]) == [1, 2.5, 2.5, 4]
+    assert rising([3, 2, 1]) == [2, 2, 2]
+
+
+# ---- a small comparison, run here
+
+FLAGS = (
+    *("--image-size", "32", "--train-images", "10", "--val-images", "4", "--input-size", "32,32", "--batch-size", "4"),
+    *("--stages", "2", "--channels", "4", "--depth", "1", "--device", "cpu", "--precision", "32", "--workers", "0"),
+    *("--epochs", "1", "--hold-out", "0.2", "--sizes", "50%", "--draws", "5"),
+)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A command whose trainings and measurements have all been run, in this process: the bench would start others."""
+    folder = tmp_path_factory.mktemp("sharing")
+    words = ["pose", *FLAGS, "--data-root", str(folder / "data"), "--out", str(folder / "out"), "--rates", "0.001,0.01"]
+    argv = [*words, "--rows", "rpg-stage", "--seeds", "3"]
+    grid, _ = read_grid(argv, "sharing")
+    jobs = grid.jobs()
+    names = ["rpg-stage-50pc-t2-lr0.001-seed3", "rpg-stage-50pc-t2-lr0.01-seed3", "rpg-stage-50pc-t2-seed3 on val"]
+    assert [job.name for job in jobs] == names
+    assert [job.ready() for job in jobs] == [True, True, False]
+    for job in jobs:
+        assert job.ready()  # by what was done before
+        run = measure.main if isinstance(job, Measurement) else train.main
+        assert run(job.command()[2:]) == 0  # type: ignore[attr-defined]
+        assert job.result() is not None
+    return argv
+
+
+def test_from_flags_to_figures(compared: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = Path(compared[compared.index("--out") + 1])
+    assert benchmark.main(["sharing", *compared]) == 0
+    text = capsys.readouterr().out
+    assert "3 of 3 trainings and measurements are finished already" in text
+    assert "CUT SHORT" not in text
+    record = json.loads((out / "benchmark.json").read_text())
+    assert record["complete"] is True
+    for row in record["rows"]:
+        run = out / run_name(row["name"], row["rate"], 3)
+        trained = json.loads((run / "metrics.json").read_text())
+        assert row["tried"][f"{row['rate']:g}"] == trained["val"]["AP"] == max(row["tried"].values())
+        figures = row["figures"]["3"]
+        assert figures["parameters.trainable"] == trained["parameters"]["trainable"] == row["parameters"]
+        assert figures["bytes"] == (run / "model.safetensors").stat().st_size
+        assert record["val_samples"] == json.loads((run / "val.json").read_text())["samples"]
+    files = [out / name for name in ("benchmark.csv", "table.md", "benchmark.png", "benchmark.json")]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    assert benchmark.main(["sharing", "report", "--out", str(out)]) == 0
+    assert [file.read_bytes() for file in files] == before  # made again of what is stored
+
+
+def test_what_validation_measures_is_what_evaluate_measures(compared: list[str], tmp_path: Path) -> None:
+    from tools import evaluate
+
+    out = Path(compared[compared.index("--out") + 1])
+    run = next(path.parent for path in out.glob("rpg-stage*/val.json"))
+    assert evaluate.main([str(run), "--hold-out", "0", "--device", "cpu", "--json", str(tmp_path / "val.json")]) == 0
+    other, own = json.loads((tmp_path / "val.json").read_text()), json.loads((run / "val.json").read_text())
+    assert own["label"] == other["data"] == "synthetic val, gt boxes"
+    assert own["val"] == pytest.approx(other["val"], abs=1e-6)
+
+
+def test_rounded_networks_are_measured_and_a_grid_cut_short_says_so(
+    compared: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(compared[compared.index("--out") + 1])
+    grid, _ = read_grid([*compared[:-3], "4bit", "--seeds", "3,4"], "sharing")
+    rounded = next(job for job in grid.jobs() if job.name == "rpg-stage-50pc-t2-4bit-seed3 on val")
+    assert isinstance(rounded, Measurement)
+    assert measure.main(rounded.command()[2:]) == 0
+    assert benchmark.main(["sharing", "report", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    line = next(line for line in text.splitlines() if line.startswith("CUT SHORT: "))
+    assert "rpg-stage-50pc-t2: seed 4; tied-50pc-t2: seeds 3, 4; none-t2: seeds 3, 4;" in line
+    assert (out / "table.md").read_text().startswith("CUT SHORT: ")
+    record = json.loads((out / "benchmark.json").read_text())
+    assert record["complete"] is False
+    assert record["missing"]["tied-50pc-t2-4bit"] == [3, 4]
+    assert record["missing"]["none-t2"] == [3, 4]
+    figures = {row["name"]: row["figures"]["3"] for row in record["rows"]}
+    whole, packed = (figures[f"rpg-stage-50pc-t2{mark}"]["bytes"] for mark in ("", "-4bit"))
+    bank = figures["rpg-stage-50pc-t2"]["parameters.bank"]
+    assert whole - packed > bank * 3  # of 4 bytes each, half a byte and some steps remain
+    assert cli.run(benchmark.main, ["sharing", *compared, "--epochs", "2"]) == 2
+    assert "`epochs` is 2: the run in" in capsys.readouterr().err
+
+
+# ---- chance of the validation set
+
+
+def test_a_draw_counts_an_image_as_often_as_it_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PCK by the samples' own counts; AP: each image once, or each twice, is AP as it is."""
+    import torch
+
+    from rpgmt.data.loader import validation_loader
+    from rpgmt.engine.evaluate import validate
+
+    data = pose.DataConfig(root=tmp_path, train_images=1, val_images=6, image_size=48)
+    base = pose.Config(data=data, model=dataclasses.replace(TINY, sharing="none"))
+    for protocol in ("pck", "coco"):
+        task = pose.build(dataclasses.replace(base, evaluation=pose.EvaluationConfig(protocol=protocol)))
+        found = validate(task, Guess(task), validation_loader(task.val_data, 1), torch.device("cpu"))
+        assert found is not None
+        figures = samples.figures(task, found.predictions)
+        count = int(figures["image"].max()) + 1
+        each = np.arange(count)
+        draws = np.stack([each, np.repeat(each, 2)[:count], samples.drawn_images(count, 1)[0]])
+        if protocol == "coco":
+            draws = np.stack([np.tile(each, 1), each[::-1]])
+        monkeypatch.setattr(samples, "drawn_images", lambda count, n, draws=draws: draws)
+        values = samples.resampled(task, found.predictions, len(draws))
+        score = found.metrics[task.monitor]
+        assert score is not None
+        assert 0 < score < 1
+        if protocol == "coco":
+            np.testing.assert_allclose(values, score)
+            monkeypatch.setattr(samples, "drawn_images", lambda count, n, each=each: np.stack([np.repeat(each, 2)]))
+            np.testing.assert_allclose(samples.resampled(task, found.predictions, 1), score)
+            continue
+        for drawn, value in zip(draws, values, strict=True):
+            times = np.bincount(drawn, minlength=count)[figures["image"]]
+            hits, counted = figures["keypoints.hits"], figures["keypoints.counted"]
+            assert value == pytest.approx((times * hits).sum() / (times * counted).sum())
+
+
+class Guess:
+    """Built below: torch comes late."""
+
+    def __new__(cls, task: Any) -> Any:
+        import torch
+        from torch import nn
+
+        class Guessing(nn.Module):
+            """Knows where the points of every other sample are."""
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.number = itertools.count()
+                self.bias = nn.Parameter(torch.zeros(1))
+
+            def forward(self, images: Any, stop_after: int | None = None) -> list[dict[str, Any]]:
+                sample = task.val_data[0, next(self.number)]
+                maps, _ = task.heads["keypoints"].codec.encode(
+                    torch.as_tensor(sample["keypoints"])[None], torch.as_tensor(sample["visibility"])[None]
+                )
+                logits = maps.clamp(min=1e-9).log()
+                return [{"keypoints": logits if sample["index"] % 2 else logits.flip(-1)}] * 2
+
+        return Guessing()
+
+
+# ---- the report of what is stored
+
+
+def store_run(out: Path, name: str, rate: float, seed: int, score: float, held_out: float, order: str = "same") -> None:
+    """What a run and its measurement leave, as far as the report reads it."""
+    run = out / run_name(name, rate, seed)
+    run.mkdir(parents=True)
+    ended = {"val": {"AP": held_out}, "ended": {"by": "length"}, "seconds": 5.0}
+    (run / "metrics.json").write_text(json.dumps(ended))
+    (run / "metrics.csv").write_text(f"epoch,step,val/AP\n0.5,1,\n1,2,{held_out / 2}\n2,4,{held_out}\n")
+    val = {"AP": score, "stage_1/AP": score / 2, "stage_2/AP": score}
+    parameters = {"trainable": 100, "bank": 0, "generated": 0, "fixed": 100}
+    record = {
+        "val": val,
+        "monitor": "AP",
+        "mains": {"AP": True},
+        "parameters": parameters,
+        "bytes": 500,
+        "macs": 7,
+        "order": order,
+    }
+    (run / "val.json").write_text(json.dumps(record))
+    np.savez(run / "val.npz", draws=[score - 0.01, score + 0.01])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """Two rates for tied stages, of which the higher is the better one; independent stages of another order with seed 1."""
+    row = {"kind": "none", "stages": 2, "size": None, "bits": None, "source": None, "channels": 8, "parameters": 100}
+    tuned = {"rates": [0.1, 0.2], "tuning_seed": 0, "tuning_epochs": 2}
+    rows = {"tied-50pc-t2": {**row, "kind": "tied", "size": "50%"}, "none-t2": row, "none-t1": {**row, "stages": 1}}
+    about = {"task": "pose", "monitor": "AP", "epochs": 2, "train_samples": 40, "measured_on": "made up"}
+    for name, of_row in rows.items():
+        write_grid(tmp_path, about, {name: {**of_row, **tuned, "seeds": [0, 1]}})
+    for seed in (0, 1):
+        store_run(tmp_path, "tied-50pc-t2", 0.2, seed, 0.5 + 0.1 * seed, 0.6)
+        store_run(tmp_path, "none-t2", 0.1, seed, 0.7, 0.8, order=f"{'same' if seed == 0 else 'another'}")
+        store_run(tmp_path, "none-t1", 0.1, seed, 0.4, 0.3)
+    store_run(tmp_path, "tied-50pc-t2", 0.1, 0, 0.9, 0.5)
+    store_run(tmp_path, "none-t2", 0.2, 0, 0.9, 0.5)
+    return tmp_path
+
+
+def test_a_report_by_hand(stored: Path) -> None:
+    report = Report(Store.read(stored))
+    tied = report.figures["tied-50pc-t2"]
+    assert tied.statistics("AP") == (pytest.approx(0.55), pytest.approx(0.1 / 2**0.5))  # not of the rate that was no better
+    found = report.differences["tied-50pc-t2"]
+    assert set(found) == {"none"}
+    assert (found["none"].seeds, found["none"].mean) == ((0,), pytest.approx(-0.2))
+    assert report.estimates["tied-50pc-t2"]["worth"].value == pytest.approx(1 + 1 / 3)
+    tables = {grid.title.partition(" ×")[0]: {line[0]: list(line[1:]) for line in grid.rows} for grid in report.grids()}
+    assert tables["accuracy"]["tied-50pc-t2"] == ["55.00 ± 7.07", "0.2"]
+    courses = next(grid for grid in report.grids() if "held-out images after" in grid.title)
+    assert list(courses.rows[0]) == ["tied-50pc-t2", "", "30.0", "30.0", "60.0", "+30.0"]
+    notes = " ".join(report.notes())
+    assert "Not paired, as their samples or their order differ: tied-50pc-t2 and none-t2." in notes
+    assert "The best rate is the lowest or the highest that was tried of tied-50pc-t2, none-t2, none-t1." in notes
+    report.write()
+    with (stored / "benchmark.csv").open() as file:
+        lines = [line for line in csv.DictReader(file) if line["metric"] == "AP" and line["row"] == "tied-50pc-t2"]
+    assert {(line["seed"], line["stage"], float(line["value"])) for line in lines} == {
+        *(("0", "", 0.5), ("0", "1", 0.25), ("0", "2", 0.5), ("1", "", 0.6), ("1", "1", 0.3), ("1", "2", 0.6)),
+    }
+    assert (stored / "benchmark.png").stat().st_size < 300_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the task comes first"),
+        (["poise"], "the task comes first"),
+        (["report", "--out", "nowhere"], "`--out` is nowhere: no comparison of sharing is there"),
+        (["pose", "--sharing", "tied"], "`--sharing` is each row's own: leave it out"),
+        (["pose", "--lr=1"], "`--lr` is each row's own"),
+        (["pose", "--rows", "tyed"], "`--rows` is 'tyed': did you mean `tied`?"),
+        (["pose", "--rates", "0.1,x"], "`--rates` is '0.1,x': give different learning rates"),
+        (["pose", "--sizes", "25%,a"], "`--sizes` is 'a': not a size"),
+        (["pose", "--max-steps", "3"], "`--max-steps` and `--patience` end runs early"),
+        (["multitask", "--stop-after", "1"], "`--stop-after` is 1: all stages are compared"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(benchmark.main, ["sharing", *arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
