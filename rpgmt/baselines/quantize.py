@@ -114,7 +114,7 @@ def _file(model: nn.Module, bits: int, layers: Sequence[str]) -> bytes:
 
 def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     """What is rounded, by its name in the state dict: the banks' entries, and weights of plain layers, each once."""
-    found = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
+    found: dict[str, Tensor] = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
     seen: set[int] = set()
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def tie_norms(stages: Sequence[nn.Module], sets: int = 1) -> None:
     """
     for number, stage in enumerate(stages):
         for name, module in stages[number % sets].named_modules():
-            other = stage.get_submodule(name)
+            other: Any = stage.get_submodule(name)
             if isinstance(module, nn.BatchNorm2d):
                 other.weight, other.bias = module.weight, module.bias
             elif isinstance(module, nn.Conv2d):

@@ -32,9 +32,9 @@ def build_refinement(config: ModelConfig) -> Refinement:
     if config.sharing in ("tied", "tied_norms", "low_rank"):
         tie_stages(model, config.tied_sets)
     if config.sharing == "tied_norms":
-        tie_norms(model.stages, config.tied_sets)
+        tie_norms([*model.stages], config.tied_sets)
     elif config.sharing == "low_rank":
-        add_low_rank(model.stages, config.rank)
+        add_low_rank([*model.stages], config.rank)
     return model
 
 

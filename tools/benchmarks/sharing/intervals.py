@@ -97,8 +97,8 @@ def worth(own: Results, ruler: Mapping[int, Results]) -> Estimate | None:
 
 def exponent(found: Estimate, stages: int) -> Estimate:
     """log(worth) / log(T): 0 of one stage's worth, 1 of all (arXiv 2604.21106)."""
-    values = [math.log(value) / math.log(stages) for value in (found.value, found.low, found.high)]
-    return Estimate(*values, found.seeds)
+    value, low, high = (math.log(value) / math.log(stages) for value in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.seeds)
 
 
 def closed(own: Results, tied: Results, independent: Results) -> Estimate | None:

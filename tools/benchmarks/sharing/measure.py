@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
     arrays = samples.figures(task, found.predictions)
     arrays["draws"] = samples.resampled(task, found.predictions, arguments.draws)
     with path.with_suffix(".npz").open("wb") as figures:  # first: the JSON says that it is done
-        np.savez_compressed(figures, **arrays)
+        np.savez_compressed(figures, allow_pickle=False, **arrays)
     record = {
         "val": found.metrics,
         "monitor": task.monitor,
