@@ -38,7 +38,7 @@ def main(argv: list[str], prog: str) -> int:
     if not argv or argv[0] not in (*TASKS, REPORT):
         if argv and argv[0] in ("-h", "--help"):
             print(f"usage: {prog} {{{','.join((*TASKS, REPORT))}}} [flags]\n\n{main.__doc__}")
-            return 0
+            raise SystemExit(0)
         raise UserError(f"the task comes first: `{prog} TASK [flags]` with one of {', '.join(TASKS)}, or `{prog} {REPORT}`")
     if argv[0] == REPORT:
         return _report(argv[1:], f"{prog} {REPORT}")

@@ -63,11 +63,13 @@ def main(argv: list[str]) -> int:
     config = dataclasses.replace(trained, data=dataclasses.replace(trained.data, hold_out=0.0))
     model: Any = rpgmt.load(arguments.run)
     counts, path = count(model, config.model.input_size), result_path(arguments.run, arguments.bits)
-    size = (arguments.run / NAME).stat().st_size
+    file = arguments.run / NAME
+    size, tensors = file.stat().st_size, tensor_bytes(file)
     if arguments.bits:
         packed = path.with_suffix(".safetensors")
         # A packed file holds no config; with it, it is as large as the model file would be.
         size = pack(packed, model, arguments.bits, [STAGES]) + len(json.dumps(saved))
+        tensors = tensor_bytes(packed)
         unpack(packed, model)
 
     task: Any = module.build(config)
@@ -89,6 +91,7 @@ def main(argv: list[str]) -> int:
         "images": int(arrays["image"].max()) + 1,
         "draws": arguments.draws,
         "bytes": size,
+        "tensor_bytes": tensors,
         **counts,
         "order": order_of(module.build(trained).train_data, trained.train),
     }
@@ -100,6 +103,12 @@ def _mains(task: Any) -> dict[str, bool]:
     """The main metric of each head, and whether a higher one is better."""
     alone = len(task.heads) == 1 and task.monitor in task.heads[next(iter(task.heads))].higher
     return {head.main if alone else f"{name}.{head.main}": head.higher[head.main] for name, head in task.heads.items()}
+
+
+def tensor_bytes(file: Path) -> int:
+    """Bytes of a safetensors file without its header, which holds the tensors' names: of small networks a tenth."""
+    with file.open("rb") as opened:
+        return file.stat().st_size - 8 - int.from_bytes(opened.read(8), "little")
 
 
 def order_of(data: Dataset, train: TrainConfig) -> str:

@@ -20,8 +20,9 @@ REFERENCES = (TIED, NARROW, NONE)
 """Kinds that the other rows of the same stages and size are compared with."""
 NOTES = (
     "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads, factors of a low rank). A narrower or wider "
-    "network has the width whose number is nearest to the generated network's. Bytes are of the model file; of rounded "
-    "networks, of one whose bank or stages' convolutions have so many bits and all else 32. Sharing saves no MACs.",
+    "network has the width whose number is nearest to the generated network's. Bytes are of the model file, and of its tensors "
+    "without their names; of rounded networks, of one whose bank or stages' convolutions have so many bits and all else 32. "
+    "Sharing saves no MACs.",
     "Differences are paired by seed: same samples, same order. ± is half of the 95 % interval for other seeds (Student's t of "
     "the differences); in brackets that for other images of the set, with these networks (bootstrap over images, all people of "
     "an image together).",
@@ -111,7 +112,7 @@ class Report:
 
     def _costs(self) -> Grid:
         columns = {"stored numbers": "parameters.trainable", "bank N": "parameters.bank", "generated M": "parameters.generated"}
-        columns |= {"bytes": "bytes", "MACs": "macs", "seconds": "seconds"}
+        columns |= {"bytes": "bytes", "of tensors": "tensor_bytes", "MACs": "macs", "seconds": "seconds"}
         lines = [
             [row.name, str(row.channels), *(self.figures[row.name].cell(of, ",.0f", spread=False) for of in columns.values())]
             for row in self.rows
@@ -263,7 +264,8 @@ def _flat(row: StoredRow, seed: int) -> dict[str, float | None]:
     result = row.results[seed]
     figures = dict(result.record["val"])
     figures |= {f"parameters.{name}": value for name, value in result.record["parameters"].items()}
-    return figures | {"bytes": result.record["bytes"], "macs": result.record["macs"], "seconds": result.seconds}
+    costs = {name: result.record[name] for name in ("bytes", "tensor_bytes", "macs")}
+    return figures | costs | {"seconds": result.seconds}
 
 
 def _rate(row: StoredRow) -> float:
