@@ -50,7 +50,9 @@ def with_channels(config: ModelConfig) -> ModelConfig:
     def of_width(steps: int) -> ModelConfig:
         return dataclasses.replace(config, channels=STEP * steps, parameters=None)
 
-    low, high = 1, WIDEST // STEP  # bisection: the number never falls as channels grow
+    low, high = 1, 2  # bisection: the number never falls as channels grow
+    while STEP * high < WIDEST and trainable(of_width(high)) <= wanted:
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if trainable(of_width(middle)) <= wanted else (low, middle)

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from torch import nn
@@ -15,10 +16,13 @@ from torch import nn
 import rpgmt
 from rpgmt import cli
 from rpgmt.baselines.shared_stages import LowRankConv2d
-from rpgmt.config import ModelConfig
+from rpgmt.config import ModelConfig, to_dict
+from rpgmt.engine.evaluate import evaluate as measure
+from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
 from rpgmt.models.counting import count
 from rpgmt.models.width import generated_weights, trainable, with_channels
+from tasks import pose
 from tools import evaluate, export, predict, summary, train
 
 SMALL = ModelConfig(stages=4, channels=8, depth=1, rpg_size="25%", heads={"keypoints": 17}, input_size=(32, 32))
@@ -107,7 +111,7 @@ def test_one_block_for_the_whole_bank_leaves_signs_alone() -> None:
             assert abs(agree - 0.5) < 4 / (2 * len(first) ** 0.5)
 
 
-@pytest.mark.parametrize("sharing", ["none", "tied", "low_rank", "rpg"])
+@pytest.mark.parametrize("sharing", ["none", "low_rank", "rpg"])
 def test_the_width_whose_number_of_parameters_is_nearest(sharing: str) -> None:
     config = dataclasses.replace(SMALL, sharing=sharing, stages=2)
     counts = {width: trainable(dataclasses.replace(config, channels=width)) for width in range(4, 25, 4)}
@@ -142,42 +146,69 @@ def test_what_cannot_be_is_one_line(flags: list[str], message: str, capsys: pyte
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Flags: the drawn people that all kinds are trained on."""
-    data = ("--data-root", str(tmp_path_factory.mktemp("data")), "--image-size", "32", "--train-images", "4")
-    return [*data, "--val-images", "2", "--input-size", "32,32", "--device", "cpu"]
+def people(tmp_path_factory: pytest.TempPathFactory) -> pose.DataConfig:
+    """The drawn people that all kinds are trained on."""
+    return pose.DataConfig(root=tmp_path_factory.mktemp("data"), image_size=32, train_images=4, val_images=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_from_training_to_export(
-    kind: str, people: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    config = of(kind)
-    flags = {"stages": 4, "channels": 8, "depth": 1, "rpg-size": "25%"} | KINDS[kind]
-    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    few = ["--max-steps", "2", "--batch-size", "2", "--workers", "0", "--precision", "32", "--lr", "0.01", "--ema", "0.5"]
-    assert train.main(["pose", *people, *words, *few, "--out", str(run)]) == 0
-    record = json.loads((run / "metrics.json").read_text())
+def test_a_kind_from_its_file_to_export(kind: str, people: pose.DataConfig, tmp_path: Path) -> None:
+    """A network with a step behind it: what its file gives is what it was, counts and outputs, in every tool."""
+    task = pose.build(pose.Config(model=of(kind, heads=None, stages=3), data=people))
+    config, model = task.config, task.model
+    images = torch.randn(2, 3, 32, 32)
+    sum(output["keypoints"].square().mean() for output in model(images)).backward()
+    torch.optim.Adam(rpgmt.parameter_groups(model, "adam", lr=0.01)).step()
+    model.eval()
+    file = tmp_path / "model.safetensors"
+    save_model(file, model, {"task": "pose", **to_dict(config)}, task.reading)
 
-    model = rpgmt.load(run)
-    counts = count(model, (32, 32))
-    assert record["parameters"] == counts["parameters"]
-    assert record["macs"] == counts["macs"]
-    assert counts["parameters"]["trainable"] == trainable(config)
+    loaded, counts = rpgmt.load(file), count(model, (32, 32))
+    assert count(loaded, (32, 32)) == counts
+    assert counts["parameters"]["trainable"] == trainable(config.model)
     stored = 4 * (counts["parameters"]["trainable"] + counts["buffers"])
     tensors = len({id(tensor) for tensor in (*model.parameters(), *model.buffers())})
-    assert 0 <= record["bytes"]["model_file"] - stored <= 160 * tensors + 8192 + 4 * len([*model.buffers()])
-
-    assert summary.main([str(run), "--json", str(tmp_path / "summary.json")]) == 0
-    assert json.loads((tmp_path / "summary.json").read_text())["parameters"] == counts["parameters"]
-    assert evaluate.main([str(run), "--device", "cpu", "--json", str(tmp_path / "val.json")]) == 0
-    assert json.loads((tmp_path / "val.json").read_text())["val"] == pytest.approx(record["val"], abs=1e-6)
-    assert predict.main([str(run), str(run / "predictions.png"), "--device", "cpu", "--out", str(tmp_path / "found")]) == 0
-
-    plain = tmp_path / "plain.safetensors"
-    assert export.main([str(run), "--format", "safetensors", "--out", str(plain)]) == 0
-    images = torch.randn(2, 3, 32, 32)
+    assert 0 <= file.stat().st_size - stored <= 160 * tensors + 8192 + 4 * len([*model.buffers()])
     with torch.no_grad():
-        for mine, other in zip(rpgmt.load(plain)(images), model(images), strict=True):
-            torch.testing.assert_close(mine["keypoints"], other["keypoints"])
+        expected = model(images)[-1]["keypoints"]
+        for other in (loaded, rpgmt.bake(copy.deepcopy(loaded))):
+            torch.testing.assert_close(other(images)[-1]["keypoints"], expected)
+
+    assert summary.main([str(file), "--json", str(tmp_path / "summary.json")]) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["parameters"] == counts["parameters"]
+    assert evaluate.main([str(file), "--device", "cpu", "--json", str(tmp_path / "val.json")]) == 0
+    val = measure(task, model, device="cpu").metrics
+    assert json.loads((tmp_path / "val.json").read_text())["val"] == pytest.approx(val, abs=1e-6)
+    image = tmp_path / "person.png"
+    cv2.imwrite(str(image), task.val_data[0, 0]["image"])
+    assert predict.main([str(file), str(image), "--device", "cpu", "--out", str(tmp_path / "found")]) == 0
+    plain = tmp_path / "plain.safetensors"
+    assert export.main([str(file), "--format", "safetensors", "--out", str(plain)]) == 0
+    with torch.no_grad():
+        torch.testing.assert_close(rpgmt.load(plain)(images)[-1]["keypoints"], expected)
+
+
+def test_a_sum_of_low_rank_is_trained_averaged_and_kept(people: pose.DataConfig, tmp_path: Path) -> None:
+    data = ["--data-root", str(people.root), "--image-size", "32", "--train-images", "4", "--val-images", "2"]
+    network = [
+        "--input-size",
+        "32,32",
+        "--stages",
+        "2",
+        "--channels",
+        "4",
+        "--depth",
+        "1",
+        "--sharing",
+        "low_rank",
+        "--rank",
+        "2",
+    ]
+    few = ["--max-steps", "2", "--batch-size", "2", "--workers", "0", "--precision", "32", "--device", "cpu", "--ema", "0.5"]
+    assert train.main(["pose", *data, *network, *few, "--out", str(tmp_path / "run")]) == 0
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    model = rpgmt.load(tmp_path / "run")
+    assert record["parameters"] == count(model, (32, 32))["parameters"]
+    layers = [module for module in model.modules() if isinstance(module, LowRankConv2d)]
+    assert all(layer.up.any() for layer in layers)  # it began as 0
+    assert layers[0].weight is layers[len(layers) // 2].weight
