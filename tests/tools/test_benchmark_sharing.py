@@ -298,6 +298,24 @@ def test_rounded_networks_are_measured_and_a_grid_cut_short_says_so(
     assert "`epochs` is 2: the run in" in capsys.readouterr().err
 
 
+def test_shorter_runs_of_another_seed_may_try_the_rates(
+    compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = [*compared[:-2], "--seeds", "3,4", "--epochs", "2", "--tuning-epochs", "1", "--tuning-seed", "9"]
+    other[other.index("--out") + 1] = str(tmp_path / "out")
+    grid, _ = read_grid([*other, "--rows", "tied,rpg-stage"], "sharing")
+    tried, known = (("-lr0.001-epochs1-seed9", "-lr0.01-epochs1-seed9"), ("-seed3", "-seed3 on val"))
+    later = [f"{name}-50pc-t2{end}" for name in ("tied", "rpg-stage") for end in ("-seed4", "-seed4 on val")]
+    first = [f"{name}-50pc-t2{end}" for name in ("tied", "rpg-stage") for end in (*tried, *known)]
+    assert [job.name for job in grid.jobs()] == first + later
+    assert [job.ready() for job in grid.jobs()] == [True, True, False, False] * 2 + [False] * 4
+    assert grid.jobs()[0].cost < grid.jobs()[2].cost
+    capsys.readouterr()
+    assert benchmark.main(["sharing", "report", "--out", str(tmp_path / "out")]) == 0  # of nothing, as after an early Ctrl-C
+    assert "CUT SHORT: 4 of 4 networks" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"] == []
+
+
 # ---- chance of the validation set
 
 

@@ -250,7 +250,7 @@ class Report:
                     "rate": _rate(row),
                     "tried": {f"{rate:g}": score for rate, score in row.tried.items()},
                     "figures": self.figures[row.name].figures,
-                    "differences": {kind: dataclasses.asdict(of) for kind, of in self.differences[row.name].items()},
+                    "differences": {kind: _finite(dataclasses.asdict(of)) for kind, of in self.differences[row.name].items()},
                     "estimates": {name: _finite(dataclasses.asdict(of)) for name, of in self.estimates[row.name].items()},
                     "course": {seed: result.course for seed, result in row.results.items()},
                 }
@@ -306,5 +306,6 @@ def _split(figure: str) -> tuple[int | None, str]:
     return (int(stage.removeprefix("stage_")), name) if slash else (None, figure)
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON can hold: None for numbers that are not known."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()}

@@ -65,8 +65,9 @@ class Result:
 
     @property
     def score(self) -> float:
-        """The main metric of the last stage."""
-        return float(self.record["val"][self.record["monitor"]])
+        """The main metric of the last stage; NaN where there is none."""
+        value = self.record["val"][self.record["monitor"]]
+        return math.nan if value is None else float(value)
 
 
 @dataclass(frozen=True)
