@@ -74,5 +74,5 @@ def test_tasks_validate_on_what_they_do_not_train_on(tmp_path: Path) -> None:
 
 
 def test_detections_are_of_another_set() -> None:
-    with pytest.raises(ConfigError, match="`detections` is found.json: they are of val_split"):
+    with pytest.raises(ConfigError, match=r"`detections` is found\.json: they are of val_split"):
         pose.DataConfig(detections=Path("found.json"), hold_out=0.1)

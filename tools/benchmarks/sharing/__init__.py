@@ -1,4 +1,4 @@
-"""Ways of sharing weights between stages at equal parameters, paired by seed, each with its rate: is it worth it?"""
+"""Ways of sharing weights between stages, compared at equal parameters: paired by seed, each with a rate of its own."""
 
 from __future__ import annotations
 
