@@ -104,10 +104,11 @@ class Report:
         mains = self.rows[0].results[next(iter(self.rows[0].results))].record["mains"] if self.rows else {}
         shown = {self.monitor: True, **mains}
         names = [f"{metric}{'' if higher else ' ↓'}" for metric, higher in shown.items()]
-        lines = [
-            [self._label(row), *(_percent(self.figures[row.name], metric) for metric in shown), f"{_rate(row):g}"]
-            for row in self.rows
-        ]
+        lines = []
+        for row in self.rows:
+            own = self.figures[row.name]  # errors in their own unit
+            cells = [_percent(own, metric) if higher else own.cell(metric, ".3f") for metric, higher in shown.items()]
+            lines.append([self._label(row), *cells, f"{_rate(row):g}"])
         return Grid(f"accuracy × 100, {self.label()}, {seeds_label(self.seeds)}", ["network", *names, "rate"], lines)
 
     def _costs(self) -> Grid:
