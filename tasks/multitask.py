@@ -47,6 +47,10 @@ class DataConfig:
     ] = Path(".data")
     train_split: Annotated[str, Field(description="part of the files to train on; not of synthetic people")] = "train"
     val_split: Annotated[str, Field(description="part of the files to validate on; not of synthetic people")] = "val"
+    hold_out: Annotated[
+        float,
+        Field(ge=0, lt=1, description="part of the training images to validate on, in place of val_split: not trained on"),
+    ] = 0.0
     image_size: Annotated[int, Field(ge=32, le=1024, description="synthetic: width and height of an image")] = 96
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
@@ -215,6 +219,15 @@ def _head(name: str, val_data: MultiTaskCrops, config: Config) -> Head:
 
 
 def _labelled(data: DataConfig, split: Literal["train", "val"]) -> MultiTaskSet:
+    from rpgmt.data.hold_out import split_labelled
+
+    if not data.hold_out:
+        return _read_labelled(data, split)
+    rest, held_out = split_labelled(_read_labelled(data, "train"), data.hold_out)
+    return rest if split == "train" else held_out
+
+
+def _read_labelled(data: DataConfig, split: Literal["train", "val"]) -> MultiTaskSet:
     from rpgmt.data.catalog import read_multitask_set
     from rpgmt.synthetic.labels import synthetic_multitask_set
 

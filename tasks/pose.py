@@ -47,6 +47,10 @@ class DataConfig:
     ] = Path(".data")
     train_split: Annotated[str, Field(description="part of the files to train on; not of synthetic people")] = "train"
     val_split: Annotated[str, Field(description="part of the files to validate on; not of synthetic people")] = "val"
+    hold_out: Annotated[
+        float,
+        Field(ge=0, lt=1, description="part of the training images to validate on, in place of val_split: not trained on"),
+    ] = 0.0
     also: Annotated[
         tuple[str, ...], Field(description="further training sets, NAME=DIR each; their key points are taken over by name")
     ] = ()
@@ -73,6 +77,10 @@ class DataConfig:
     train_images: Annotated[int, Field(ge=1, description="synthetic: images to train on")] = 4000
     val_images: Annotated[int, Field(ge=1, description="synthetic: images to validate on")] = 400
     padding: Annotated[float, Field(gt=0, description="enlargement of a person's box")] = 1.25
+
+    def __post_init__(self) -> None:
+        if self.hold_out and self.detections is not None:
+            raise ConfigError(f"`detections` is {self.detections}: they are of val_split; hold_out validates on train_split")
 
 
 @config_class
@@ -262,6 +270,15 @@ def _train_crops(sets: Sequence[CocoPeople], config: Config) -> PoseCrops | Mixe
 
 
 def _people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
+    from rpgmt.data.hold_out import split_people
+
+    if not data.hold_out:
+        return _read_people(data, split)
+    rest, held_out = split_people(_read_people(data, "train"), data.hold_out)
+    return rest if split == "train" else held_out
+
+
+def _read_people(data: DataConfig, split: Literal["train", "val"]) -> CocoPeople:
     from rpgmt.data.catalog import read_people
     from rpgmt.synthetic.labels import synthetic_people
 

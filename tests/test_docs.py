@@ -103,6 +103,7 @@ def all_flags() -> frozenset[str]:
         *(("train", task) for task in TASKS),
     ]
     words += [("benchmark", kind) for kind in ("generation", "step", "loader", "predict", "multitask", "classification")]
+    words += [("benchmark", "sharing", task) for task in ("pose", "multitask")]
     return frozenset().union(*(flags_of(*name) for name in words))
 
 
@@ -137,7 +138,7 @@ def test_the_commands_are_legal(page: str, command: str, tmp_path: Path, monkeyp
             assert (name, config.model.stages) == ("pose", 4)
         return
     if tool == "benchmark":
-        known = flags_of(tool, arguments[0])
+        known = flags_of(tool, *arguments[: 2 if arguments[0] == "sharing" else 1])
     elif tool == "data":
         known = flags_of("data", arguments.pop(0))
     elif tool == "summary" and arguments[0] in TASKS:

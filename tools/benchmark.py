@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 from rpgmt import cli
 from rpgmt.errors import UserError
-from tools.benchmarks import classification, generation, loader, multitask, predict, step
+from tools.benchmarks import classification, generation, loader, multitask, predict, sharing, step
 
 BENCHMARKS = {
     "step": step,
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "predict": predict,
     "multitask": multitask,
     "classification": classification,
+    "sharing": sharing,
 }
 
 

@@ -16,7 +16,7 @@ from rpgmt.config import from_dict
 from rpgmt.engine.task import TaskConfig
 from rpgmt.errors import UserError
 
-FILES = ("name", "root", "val_split", "val_images", "detections", "detection_threshold")
+FILES = ("name", "root", "val_split", "hold_out", "val_images", "detections", "detection_threshold")
 OF_DATA = (*FILES, "categories", "sigmas", "flip_pairs", "skeleton")
 SECTIONS = ("evaluation", *(f"data.{name}" for name in OF_DATA))
 """Of a model's config, what may be another way here than where it was trained."""

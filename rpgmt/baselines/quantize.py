@@ -1,4 +1,4 @@
-"""Banks in 8 or 4 bits: rounded in the model, packed in a file.
+"""Banks, or the weights of plain layers, in 8 or 4 bits: rounded in the model, packed in a file.
 
 Symmetric and linear: `GROUP` neighbouring entries share a step, and each entry is a whole number of steps,
 
@@ -11,6 +11,8 @@ error by 0.65 dB and costs 1/8 bit an entry more, which as bits of the entries w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rpgmt.rpg.layers import banks_of
+from rpgmt.rpg.layers import GeneratedLayer, banks_of
 from rpgmt.whole_files import write_bytes
 
 BITS = (8, 4)
@@ -28,39 +30,43 @@ FORMAT = "rpgmt-quantized-1"
 _SMALLEST_STEP = torch.finfo(torch.float32).tiny  # below, float32 has fewer digits than a step needs
 
 
-def quantize(model: nn.Module, bits: int) -> int:
+def quantize(model: nn.Module, bits: int, layers: Sequence[str] = ()) -> int:
     """Rounds the entries of a model's banks, in place, to what `pack` stores.
 
     Everything else keeps its values. To round again changes nothing.
 
     Args:
-        model: A root with banks of float32 or float64.
+        model: A root with banks of float32 or float64, or with layers to round.
         bits: 8 or 4, of each entry.
+        layers: Patterns (as in `fnmatch`) of names of convolutions and linear layers: their own weights are rounded as if they
+            were a bank. Weights that layers share are rounded, and stored, once.
 
     Returns:
         Bytes of the file that `pack` writes: entries, steps, fixed parameters, buffers, extra state and header.
 
     Raises:
-        ValueError: The model has no bank, a bank holds a value that is not finite or is of 16 bits, or `bits` is neither.
+        ValueError: The model has no bank and no such layer, what is to be rounded holds a value that is not finite or is of 16
+            bits, or `bits` is neither.
     """
-    size = len(_file(model, bits))  # first, since it refuses what cannot be rounded
+    size = len(_file(model, bits, layers))  # first, since it refuses what cannot be rounded
     with torch.no_grad():
-        for name, bank in banks_of(model).items():
-            q, steps = _rounded(bank.values, bits, name)
-            bank.values.copy_(_entries(q, steps))
+        for name, tensor in _to_round(model, layers).items():
+            q, steps = _rounded(tensor, bits, name.removesuffix(".values"))
+            tensor.copy_(_entries(q, steps).view(tensor.shape))
     return size
 
 
-def pack(path: Path, model: nn.Module, bits: int) -> int:
+def pack(path: Path, model: nn.Module, bits: int, layers: Sequence[str] = ()) -> int:
     """Writes a model with its banks in `bits` bits, as `quantize` rounds them, to a safetensors file.
 
-    A bank's `values` become `values.packed`, int8 or two entries a byte of uint8 (the first in the low half, plus 8), and
-    `values.steps`, float32. All other tensors are written as they are, those with several names once.
+    A bank's `values`, or a layer's `weight`, become `values.packed`, int8 or two entries a byte of uint8 (the first in the low
+    half, plus 8), and `values.steps`, float32. All other tensors are written as they are, those with several names once.
 
     Args:
         path: The file.
-        model: A root with banks of float32 or float64; it is not changed.
+        model: A root with banks of float32 or float64, or with layers to round; it is not changed.
         bits: 8 or 4.
+        layers: As for `quantize`.
 
     Returns:
         Bytes of the file.
@@ -68,7 +74,7 @@ def pack(path: Path, model: nn.Module, bits: int) -> int:
     Raises:
         ValueError: As for `quantize`.
     """
-    data = _file(model, bits)
+    data = _file(model, bits, layers)
     write_bytes(path, data)
     return len(data)
 
@@ -88,31 +94,40 @@ def unpack(path: Path, model: nn.Module) -> None:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: give a file that `pack` wrote")
     own = _state(model)
-    for name, bank in banks_of(model).items():
-        key = _key(name)
+    for key, tensor in own.items():
         if f"{key}.packed" in saved:
             packed, steps = saved.pop(f"{key}.packed"), saved.pop(f"{key}.steps")
-            single = packed.dtype == torch.int8
-            if len(packed) == (bank.size if single else -(-bank.size // 2)):
-                saved[key] = _entries(packed if single else _halves(packed)[: bank.size], steps)
+            single, size = packed.dtype == torch.int8, tensor.numel()
+            if len(packed) == (size if single else -(-size // 2)):
+                saved[key] = _entries(packed if single else _halves(packed)[:size], steps).view(tensor.shape)
     for name in sorted(own.keys() | saved.keys()):
         if name not in saved or name not in own or own[name].shape != saved[name].shape:
             raise ValueError(f"{path}: `{name}` is not the same in the file and in the model: build the network of the file")
     model.load_state_dict(saved, strict=False)  # a tensor with several names has one in the file
 
 
-def _file(model: nn.Module, bits: int) -> bytes:
+def _file(model: nn.Module, bits: int, layers: Sequence[str]) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
-    for name in banks_of(model):
-        key = _key(name)
-        q, steps = _rounded(tensors.pop(key), bits, name)
+    for key in _to_round(model, layers):
+        q, steps = _rounded(tensors.pop(key), bits, key.removesuffix(".values"))
         tensors[f"{key}.packed"] = q if bits == 8 else _paired(q)
         tensors[f"{key}.steps"] = steps
     return save(tensors, {"format": FORMAT})
 
 
-def _key(bank: str) -> str:
-    return f"{bank}.values" if bank else "values"
+def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
+    """What is rounded, by its name in the state dict: the banks' entries, and weights of plain layers, each once."""
+    found: dict[str, Tensor] = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
+    seen: set[int] = set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer):
+            if any(fnmatchcase(name, pattern) for pattern in layers) and id(layer.weight) not in seen:
+                found[f"{name}.weight"] = layer.weight
+            seen.add(id(layer.weight))
+    if not found:
+        what = f"layer {', '.join(layers)}" if layers else "bank"
+        raise ValueError(f"the {type(model).__name__} has no {what} to quantise: convert it first, or name its layers")
+    return found
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -123,8 +138,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
         if id(tensor) not in seen:
             tensors[name] = tensor
         seen.add(id(tensor))
-    if not banks_of(model):
-        raise ValueError(f"the {type(model).__name__} has no bank to quantise: convert it first")
     return tensors
 
 
@@ -134,7 +147,7 @@ def _rounded(values: Tensor, bits: int, name: str) -> tuple[Tensor, Tensor]:
         raise ValueError(f"`bits` is {bits}: must be one of {', '.join(map(str, BITS))}")
     if values.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"`{name}` holds values of {values.dtype}: quantise a model of float32")
-    exact = values.detach().double()
+    exact = values.detach().flatten().double()
     if not exact.float().isfinite().all():
         raise ValueError(f"`{name}` holds a value that is not a finite float32: it cannot be quantised")
     largest = 2 ** (bits - 1) - 1

@@ -24,6 +24,11 @@ def _check_size(value: Any) -> Any:
     return value
 
 
+def _check_count(value: Any) -> Any:
+    parse_size(value, name="parameters")  # of the whole network, of which a percentage would say nothing
+    return value
+
+
 def _check_heads(heads: dict[str, int]) -> dict[str, int]:
     if not heads:
         raise ValueError("`heads` is {}: give at least one head, e.g. keypoints: 17")
@@ -41,6 +46,7 @@ def _check_folder(value: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Size = Annotated[str | int, BeforeValidator(_check_size)]
+Count = Annotated[str | int, BeforeValidator(_check_count)]
 Heads = Annotated[dict[str, Annotated[int, Field(ge=1, le=100_000)]], AfterValidator(_check_heads)]
 InputSide = Annotated[int, Field(ge=12, le=8192, multiple_of=4)]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -71,19 +77,35 @@ class ModelConfig(RPGConfig):
 
     stages: Annotated[int, Field(ge=1, le=1000, description="stages of refinement"), EVERYDAY] = 4
     channels: Annotated[int, Field(ge=4, le=2**16, multiple_of=4, description="channels of the features")] = 128
+    parameters: Annotated[
+        Count | None,
+        Field(
+            description="in place of channels: as many (a multiple of 4) as make the number of trainable parameters nearest to"
+            " this, e.g. 220K; null: channels says"
+        ),
+    ] = None
     depth: Annotated[int, Field(ge=1, le=16, description="levels of an hourglass, each halves the resolution")] = 4
     trunk: Annotated[
         Literal["residual", "resnet18", "resnet34", "resnet50"],
         Field(description="image to features: the hourglass's own residuals, or the first half of a ResNet"),
     ] = "residual"
     sharing: Annotated[
-        Literal["rpg", "tied", "none"],
-        Field(description="stages' weights: generated from a bank, one copy for all stages, or independent"),
+        Literal["rpg", "tied", "none", "tied_norms", "low_rank"],
+        Field(
+            description="stages' weights: generated from a bank, one copy for all stages, or independent; to compare with, one"
+            " copy of norms and biases as well, or one copy and for each stage a sum of low rank"
+        ),
         EVERYDAY,
     ] = "rpg"
+    tied_sets: Annotated[
+        int, Field(ge=1, description="sharing tied, tied_norms and low_rank: copies, which the stages take in turn")
+    ] = 1
+    rank: Annotated[int, Field(ge=1, le=1024, description="sharing low_rank: of what each stage adds to each weight")] = 4
     rpg_scope: Annotated[
-        Literal["stage", "global", "block"],
-        Field(description="which layers draw on one bank: those of a stage, all, or the same block of every stage"),
+        Literal["stage", "global", "block", "layer"],
+        Field(
+            description="which layers draw on one bank: those of a stage, all, the same block of every stage, or each its own"
+        ),
     ] = "stage"
     heads: Annotated[
         Heads | None, Field(description="name and channels of each prediction; null: what the data have labels for"), EVERYDAY
@@ -95,6 +117,8 @@ class ModelConfig(RPGConfig):
     ] = (96, 96)
 
     def __post_init__(self) -> None:
+        if self.tied_sets > self.stages:
+            raise ConfigError(f"`tied_sets` is {self.tied_sets}: there are {self.stages} stages to take them")
         # Of 3 · depth + 2 residuals of 3.25 channels² and one layer of channels² in each stage.
         weights = self.stages * self.channels**2 * (13 * (3 * self.depth + 2) + 4) // 4
         if weights >= LIMIT:

@@ -15,13 +15,14 @@ from rpgmt.config import ClassifierConfig, ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.models import build
 from rpgmt.models.classifier import HEAD
+from rpgmt.models.width import with_channels
 from rpgmt.prediction.meaning import ImageLogits, KeypointMaps, Meaning, PixelMap, Reading
 from rpgmt.rpg.size import parse_size
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_SHARED = re.compile(r"(stages|layer[1-4])\..*\.weight")
-"""Names of weights that a file may lack: those of convolutions that are generated, or copies of another stage's."""
+_GENERATED = re.compile(r"(stages|layer[1-4])\..*\.weight")
+"""Names of weights that a file may lack: those of convolutions that are generated."""
 
 
 def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source: str) -> None:
@@ -46,7 +47,7 @@ def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source:
     plain = _plain(config, source)
     for name, wanted in plain.items():
         found = shapes.get(name)
-        if found is None and config.sharing != "none" and len(wanted) == 4 and _SHARED.fullmatch(name):
+        if found is None and config.sharing == "rpg" and len(wanted) == 4 and _GENERATED.fullmatch(name):
             continue
         if found != wanted:
             raise UserError(
@@ -91,11 +92,13 @@ def _channels(meaning: Meaning) -> int:
 
 
 def _plain(config: ModelConfig | ClassifierConfig, source: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the network's tensors without sharing."""
-    narrow = isinstance(config, ClassifierConfig) and config.sharing == "narrow"  # its width comes of it
+    """Names and shapes of the network's tensors, each once; where they are generated, those of the network without a bank."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            model: nn.Module = build(config if narrow else dataclasses.replace(config, sharing="none"))
+            if isinstance(config, ModelConfig):  # the number of parameters is that of the network as it is
+                config = with_channels(config)
+            model: nn.Module = build(dataclasses.replace(config, sharing="none") if config.sharing == "rpg" else config)
     except RuntimeError as error:  # more elements than a tensor can have
         raise UserError(f"{source}: its header describes a network too large for any machine: train it again") from error
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name in once}

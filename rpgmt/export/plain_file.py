@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from rpgmt.config import model_config
+from rpgmt.config import ModelConfig, model_config
 from rpgmt.engine.model_file import load_model, model_bytes
 from rpgmt.errors import UserError
 from rpgmt.export.network import ExportNetwork, half_of, sample_crops
 from rpgmt.models import build
+from rpgmt.models.width import with_channels
 from rpgmt.whole_files import whole_file
 
 
@@ -32,7 +34,8 @@ def write_plain(network: ExportNetwork, path: Path, *, half: bool = False) -> No
     if model["sharing"] != "narrow":  # a narrow network's width follows from the bank that it is compared with; it has none
         model = {**model, "sharing": "none"}
     if "stages" in model:
-        model = {**model, "stages": facts.stages}
+        wide = with_channels(cast(ModelConfig, model_config(facts.config["model"])))  # as the network with sharing is
+        model = {**model, "stages": facts.stages, "channels": wide.channels, "parameters": None, "tied_sets": 1}
     exported = half_of(network) if half else network
     weights = exported.model.state_dict()
     plain = build(model_config(model))

@@ -116,6 +116,8 @@ class StagedTask(Task):
     def metric_label(self) -> str:
         data = self.config.data
         split = "val" if data.name == "synthetic" else data.val_split
+        if data.hold_out:
+            split = f"{'train' if data.name == 'synthetic' else data.train_split}, held-out part"
         return f"{data.name} {split}, {self.val_data.regions.boxes}" + (", flip test" if self._flip_test else "")
 
     def data_summary(self) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from torch import nn
 from rpgmt.config import ClassifierConfig, ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.models.classifier import GENERATED, Classifier, build_classifier
-from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
-from rpgmt.models.refinement import Refinement, tie_stages
-from rpgmt.models.resnet_trunk import ResNetTrunk
+from rpgmt.models.hourglass import HourglassTrunk
+from rpgmt.models.refinement import Refinement
+from rpgmt.models.width import STAGES, build_refinement, with_channels
 from rpgmt.rpg.convert import convert
 
 STRIDE = HourglassTrunk.stride
@@ -52,17 +52,9 @@ def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
     for name in config.heads:
         if hasattr(nn.ModuleDict, name):
             raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")
-    trunk = HourglassTrunk(config.channels) if config.trunk == "residual" else ResNetTrunk(config.trunk, config.channels)
-    model = Refinement(
-        trunk,
-        [HourglassStage(config.depth, config.channels) for _ in range(config.stages)],
-        config.channels,
-        config.heads,
-    )
-    if config.sharing == "tied":
-        tie_stages(model)
-    elif config.sharing == "rpg":
-        _generate(model, config, ["stages.*"])
+    model = build_refinement(with_channels(config))
+    if config.sharing == "rpg":
+        _generate(model, config, [STAGES])
     return model
 
 

@@ -106,7 +106,8 @@ class Refinement(nn.Module):
         """Name of the bank for a layer of the stages, for `rpgmt.convert`.
 
         Args:
-            scope: "stage": one bank per stage. "block": one per block of convolutions, the same for every stage.
+            scope: "stage": one bank per stage. "block": one per block of convolutions, the same for every stage. "layer": one
+                per layer of every stage.
             layer: The layer's name, `stages.<i>.<block>.<layer>`.
         """
         _, stage, inside = layer.split(".", 2)
@@ -114,13 +115,19 @@ class Refinement(nn.Module):
             return f"stage_{int(stage) + 1}"
         if scope == "block":
             return inside.rpartition(".")[0]
-        raise ValueError(f"`scope` is {scope!r}: must be one of global, stage, block")
+        if scope == "layer":
+            return f"stage_{int(stage) + 1}.{inside}"
+        raise ValueError(f"`scope` is {scope!r}: must be one of global, stage, block, layer")
 
 
-def tie_stages(model: Refinement) -> None:
-    """Gives every stage the first one's convolution weights, as the same parameters. Biases and norms stay the stage's own."""
-    first, *others = model.stages
-    for name, module in first.named_modules():
-        if isinstance(module, nn.Conv2d):
-            for stage in others:
+def tie_stages(model: Refinement, sets: int = 1) -> None:
+    """Makes stages share convolution weights, as the same parameters. Biases and norms stay the stage's own.
+
+    Args:
+        model: With independent stages.
+        sets: So many first stages keep weights of their own; stage i has those of stage i mod `sets`.
+    """
+    for number, stage in enumerate(model.stages):
+        for name, module in model.stages[number % sets].named_modules():
+            if isinstance(module, nn.Conv2d):
                 stage.get_submodule(name).weight = module.weight

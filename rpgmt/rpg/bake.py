@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import TypeVar
 
 import torch
@@ -13,10 +14,18 @@ from rpgmt.rpg.layers import GeneratedLayer
 M = TypeVar("M", bound=nn.Module)
 
 
+class ComputedLayer(nn.Module, abc.ABC):
+    """A layer whose weight is computed of several parameters, and comes from no bank. Abstract: see `rpgmt.baselines`."""
+
+    @abc.abstractmethod
+    def become_plain(self) -> None:
+        """Becomes the plain `nn` layer, in place, with the weight as it is now."""
+
+
 def bake(model: M) -> M:
     """Turns generated layers into plain `nn` layers that hold the weights generated last, bit for bit, in place.
 
-    A model without generated layers is left as it is.
+    So it does with layers that compute their weights (`ComputedLayer`); other layers are left as they are.
 
     Returns:
         The same model.
@@ -39,4 +48,7 @@ def bake(model: M) -> M:
             layer._parameters = {**weights, **layer._parameters}
     for bank in banks.values():
         bank.unregister()
+    for module in list(model.modules()):
+        if isinstance(module, ComputedLayer):
+            module.become_plain()
     return model

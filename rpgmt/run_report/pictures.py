@@ -66,10 +66,15 @@ def origin(sharing: str, scope: str) -> str:
         return "All stages have one copy of the convolutions' weights."
     if sharing == "none":
         return "Every stage has convolutions' weights of its own, trained apart."
+    if sharing == "tied_norms":
+        return "All stages have one copy of the convolutions' weights, and of norms and biases."
+    if sharing == "low_rank":
+        return "All stages have one copy of the convolutions' weights, to which each adds a sum of low rank of its own."
     banks = {
         "stage": "every stage from a bank of its own",
         "global": "all stages from one bank",
         "block": "each block of all stages from one bank",
+        "layer": "every layer from a bank of its own",
     }
     return f"The stages' weights are generated, {banks.get(scope, 'from banks')}: places and signs differ from stage to stage."
 

@@ -177,3 +177,29 @@ def test_other_errors(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("text")
     with pytest.raises(ValueError, match="is not a quantised model"):
         unpack(tmp_path / "text", network())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_weights_of_plain_layers_are_rounded_as_a_bank(bits: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other = Net(), Net()
+    model.b = nn.Conv2d(3, 8, 3)
+    model.b.weight = model.a.weight  # shared: once in the file
+    other.b = nn.Conv2d(3, 8, 3)
+    other.b.weight = other.a.weight
+    bank = network(216)
+    set_values(bank, model.a.weight.detach().flatten().clone())
+    quantize(bank, bits)
+    before = copy.deepcopy(model.state_dict())
+    written = pack(tmp_path / "packed", model, bits, ["*"])
+    assert written == quantize(model, bits, ["a", "b"])
+    assert torch.equal(model.a.weight.flatten(), bank.bank.values)
+    unpack(tmp_path / "packed", other)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name])
+        assert name.endswith(("a.weight", "b.weight")) or torch.equal(tensor, before[name])
+    tensors = load_file(tmp_path / "packed")
+    assert [name for name in tensors if name.endswith(".packed")] == ["a.weight.packed"]
+    assert tensors["a.weight.packed"].nbytes == 216 * bits // 8
+    with pytest.raises(ValueError, match="the Net has no layer c to quantise"):
+        quantize(Net(), 8, ["c"])

@@ -1,4 +1,4 @@
-"""Many trainings, one process each: started, watched, ended in order, gone on with."""
+"""Many trainings, and what else is a process each: started, watched, ended in order, gone on with."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rpgmt.config import TrainConfig, to_yaml
 from rpgmt.config.presets import load_preset
@@ -29,6 +29,35 @@ from rpgmt.whole_files import write_text
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 LINES = 8
 """Of a failed training's output that are shown."""
+
+
+class Job(Protocol):
+    """A process that is run once: a training, or what comes after one.
+
+    Attributes:
+        cost: of the whole, in any unit: what the time left is estimated by.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cost(self) -> float: ...
+
+    @property
+    def log(self) -> Path: ...
+
+    def ready(self) -> bool:
+        """Whether what it needs is there: it is started as soon as that is so."""
+
+    def result(self) -> Any | None:
+        """What it was run for, if it is finished."""
+
+    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
+        """Start it, or go on with it, in a process that a Ctrl-C in this terminal does not reach."""
+
+
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +103,9 @@ class Training:
                     f"`{field}` is {new}: the run in {folder.path} has {old}; give another --out for a new comparison"
                 )
 
+    def ready(self) -> bool:
+        return True
+
     def result(self) -> dict[str, Any] | None:
         """The run's `metrics.json`, if it is finished."""
         try:
@@ -92,13 +124,16 @@ class Training:
         return [sys.executable, *program, "--config", str(config), "--out", str(self.folder.path), *resume]
 
     def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
-        """Start it, or go on with it, in a process that a Ctrl-C in this terminal does not reach."""
-        command = self.command()
-        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+        return start(self.command(), self.log, one_thread=one_thread)
+
+
+def start(command: Sequence[str], log: Path, *, one_thread: bool) -> subprocess.Popen[bytes]:
+    """Start a process whose output is added to a file, and that a Ctrl-C in this terminal does not reach."""
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
 
 
 def count_steps(data: Dataset, train: TrainConfig) -> int:
@@ -108,37 +143,52 @@ def count_steps(data: Dataset, train: TrainConfig) -> int:
     return min(steps, train.max_steps or steps)
 
 
-def train_all(trainings: Sequence[Training], jobs: int) -> list[Training]:
+def train_all(
+    trainings: Sequence[J], jobs: int, *, what: str = "trainings", ended: Callable[[J], None] = lambda job: None
+) -> list[J]:
     """Train what is not finished, so many at once, and return those that failed. A line says when one starts and ends.
+
+    The first that is ready is the next one. What never gets ready, because what it needs has failed, is not run, and counts as
+    failed too.
 
     SIGINT or SIGTERM ends the trainings as it ends one: they write checkpoints, from which the next call goes on.
 
     Args:
         trainings: in the order in which they start; their folders are checked (`Training.check`).
         jobs: how many at once; more than one have one thread each.
+        what: they are, in the words of a line.
+        ended: is called with each that has ended, well or not.
 
     Raises:
         KeyboardInterrupt: after SIGINT or SIGTERM, when all trainings have ended.
     """
     waiting = deque(training for training in trainings if training.result() is None)
     clock = _Clock(waiting, jobs)
-    running: dict[Training, subprocess.Popen[bytes]] = {}
-    failed: list[Training] = []
+    running: dict[J, subprocess.Popen[bytes]] = {}
+    failed: list[J] = []
     number = {training: f"{place} of {len(trainings)}" for place, training in enumerate(trainings, start=1)}
     if done := len(trainings) - len(waiting):
-        print(f"{done} of {len(trainings)} trainings are finished already", flush=True)
+        print(f"{done} of {len(trainings)} {what} are finished already", flush=True)
     with _sigterm_is_sigint():
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    training = waiting.popleft()
+                while len(running) < jobs and (training := next((job for job in waiting if job.ready()), None)):
+                    waiting.remove(training)
+                    if training.result() is not None:  # another one had the same result
+                        clock.skip(training)
+                        continue
                     running[training] = training.start(one_thread=jobs > 1)
                     clock.start(training)
                     print(f"start {number[training]}: {training.name}", flush=True)
+                if not running:
+                    for training in waiting:
+                        print(f"LEFT OUT {number[training]}: {training.name}: what it needs has failed", flush=True)
+                    return [*failed, *waiting]
                 time.sleep(0.2)
                 for training in [training for training, process in running.items() if process.poll() is not None]:
                     status = running.pop(training).returncode
                     clock.end(training)
+                    ended(training)
                     if status == 0 and training.result() is not None:
                         print(f"end {number[training]}: {training.name}, {clock}", flush=True)
                     else:
@@ -154,16 +204,19 @@ def train_all(trainings: Sequence[Training], jobs: int) -> list[Training]:
 class _Clock:
     """Time used, and time left as the cost of what has ended lets expect."""
 
-    def __init__(self, trainings: Iterable[Training], jobs: int) -> None:
+    def __init__(self, trainings: Iterable[Job], jobs: int) -> None:
         self._begin, self._jobs = time.monotonic(), jobs
         self._left = {training: training.cost for training in trainings}
-        self._starts: dict[Training, float] = {}
+        self._starts: dict[Job, float] = {}
         self._seconds = self._cost = 0.0  # of what has ended
 
-    def start(self, training: Training) -> None:
+    def start(self, training: Job) -> None:
         self._starts[training] = time.monotonic()
 
-    def end(self, training: Training) -> None:
+    def skip(self, training: Job) -> None:
+        del self._left[training]
+
+    def end(self, training: Job) -> None:
         self._seconds += time.monotonic() - self._starts.pop(training)
         self._cost += self._left.pop(training)
 

@@ -1,0 +1,79 @@
+"""The network of a config before its weights are generated, and how wide it is to be for a number of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from fnmatch import fnmatch
+
+import torch
+from torch import nn
+
+from rpgmt.baselines.shared_stages import add_low_rank, tie_norms
+from rpgmt.config import ModelConfig
+from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
+from rpgmt.models.refinement import Refinement, tie_stages
+from rpgmt.models.resnet_trunk import ResNetTrunk
+from rpgmt.rpg.size import parse_size
+
+STAGES = "stages.*"
+"""Pattern of the layers that are generated."""
+
+STEP, WIDEST = 4, 4096
+"""Channels are multiples of the first, up to the second."""
+
+
+def build_refinement(config: ModelConfig) -> Refinement:
+    """The network with the sharing that its config asks for; with sharing rpg, the one whose stages are yet to be generated."""
+    assert config.heads is not None
+    channels = config.channels
+    trunk = HourglassTrunk(channels) if config.trunk == "residual" else ResNetTrunk(config.trunk, channels)
+    stages = [HourglassStage(config.depth, channels) for _ in range(config.stages)]
+    model = Refinement(trunk, stages, channels, config.heads)
+    if config.sharing in ("tied", "tied_norms", "low_rank"):
+        tie_stages(model, config.tied_sets)
+    if config.sharing == "tied_norms":
+        tie_norms([*model.stages], config.tied_sets)
+    elif config.sharing == "low_rank":
+        add_low_rank([*model.stages], config.rank)
+    return model
+
+
+def with_channels(config: ModelConfig) -> ModelConfig:
+    """The config with the channels that `parameters` asks for, and without `parameters`; as it is where that is null.
+
+    Of all widths it is one whose network has the nearest number of trainable parameters.
+    """
+    if config.parameters is None:
+        return config
+    wanted = parse_size(config.parameters)
+
+    def of_width(steps: int) -> ModelConfig:
+        return dataclasses.replace(config, channels=STEP * steps, parameters=None)
+
+    low, high = 1, 2  # bisection: the number never falls as channels grow
+    while STEP * high < WIDEST and trainable(of_width(high)) <= wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if trainable(of_width(middle)) <= wanted else (low, middle)
+    return min(map(of_width, (low, high)), key=lambda one: abs(trainable(one) - wanted))
+
+
+def generated_weights(config: ModelConfig) -> int:
+    """M: weights of the layers that are generated with sharing rpg."""
+    layers = _on_meta(dataclasses.replace(config, sharing="none")).named_modules()
+    return sum(layer.weight.numel() for name, layer in layers if fnmatch(name, STAGES) and isinstance(layer, nn.Conv2d))
+
+
+def trainable(config: ModelConfig) -> int:
+    """Trainable parameters of the network: N + fixed. By shapes alone, in milliseconds."""
+    count = sum(parameter.numel() for parameter in _on_meta(config).parameters())
+    if config.sharing != "rpg":
+        return count
+    generated = generated_weights(config)
+    return count - generated + parse_size(config.rpg_size, generated)
+
+
+def _on_meta(config: ModelConfig) -> Refinement:
+    with torch.device("meta"):
+        return build_refinement(with_channels(config))
