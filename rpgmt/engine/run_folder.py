@@ -226,7 +226,7 @@ def ended(by: Literal["length", "patience", "interrupted"], train: TrainConfig) 
 
 
 def write_config(folder: RunFolder, config: DataclassInstance, task_name: str) -> None:
-    """Write config.yaml, and make the folders; a resumed run's stays as it is, unless what may change has changed."""
+    """Write config.yaml, which stays as it is where nothing that may change has changed, and make the folder of checkpoints."""
     text = to_yaml(config, task=task_name)
     if not folder.config.is_file() or folder.config.read_text(encoding="utf-8") != text:
         write_text(folder.config, text)  # first of all: without it there is no run to go on with

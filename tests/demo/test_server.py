@@ -99,7 +99,7 @@ def test_maps_of_large_images_are_smaller_and_lie_where_the_large_ones_do(predic
     [
         (b"Not a picture.", None, 415, "This is not an image that can be read: a PNG, a JPEG or a WebP can."),
         (b"", None, 415, "This is not an image that can be read"),
-        (encoded(64, 64)[:-4000], None, 415, "This is not an image that can be read"),
+        (encoded(64, 64)[:-4000], None, 400, "This did not work: image: the file is broken (it ends too early)"),
         (encoded(64, 64, ".jpg")[:700], None, 400, "This did not work: image: "),
         (cv2.imencode(".png", np.zeros((7100, 7100), np.uint8))[1].tobytes(), None, 413, "The image has 7100 × 7100 pixels"),
         (encoded(8, 8), [[0, 0, 1, 1]] * 65, 400, "There are 65 boxes: 64 can be looked at."),

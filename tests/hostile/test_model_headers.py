@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("hypothesis")
+
 import torch
 from helpers.mutated_models import MODELS
 from safetensors.torch import save_file

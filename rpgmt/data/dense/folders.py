@@ -77,18 +77,20 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         with _of_key(path, "images"):
             regions = whole_images(_images(folder), _Images(folder).read, name)
     else:
+        document = place(settings.keypoints)
         with _of_key(path, "keypoints"):
-            people = CocoPeople.from_files(place(settings.keypoints), folder)
+            people = CocoPeople.from_files(document, folder)
         regions = people.regions
     entries = list({region.image["id"]: region.image for region in regions.regions}.values())
     maps, classes = {}, {}
     for key, files in settings.maps.items():
+        own = place(files.folder)
         with _of_key(path, f"maps, {key}"):
-            maps[key] = _label_files(place(files.folder), files, key, entries, folder)
+            maps[key] = _label_files(own, files, key, entries, folder)
     for key, file in settings.classes.items():
+        table, whole = place(file.file), "{split}" in file.file
         with _of_key(path, f"classes, {key}"):
-            whole = "{split}" in file.file
-            classes[key] = read_class_table(place(file.file), file.classes, entries, folder, of_these_alone=whole)
+            classes[key] = read_class_table(table, file.classes, entries, folder, of_these_alone=whole)
     labels = _Labels(maps, classes)
     _note_what_lacks_labels(name, labels, entries)
     return MultiTaskSet(

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from rpgmt.data.coco.annotations import person_annotations, read_json
+from rpgmt.config.json_files import read_json
+from rpgmt.data.coco.annotations import person_annotations
 from rpgmt.data.coco.data_root import find_files
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.skeletons import COCO_KEYPOINTS, DEFAULT_SIGMA

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.few_people import few_people
 
-from rpgmt.data.coco.annotations import read_json
+from rpgmt.config.json_files import read_json
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError

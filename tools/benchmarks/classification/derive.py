@@ -147,6 +147,7 @@ def _quantize(task: classification.ClassificationTask, config: Config, source: P
     assert config.train.out is not None
     folder = run_folder.RunFolder(config.train.out)
     resolved = task.resolved()
+    folder.path.mkdir(parents=True, exist_ok=True)
     run_folder.write_config(folder, resolved, task.name)
     model = rpgmt.load(source)
     pack(folder.model, model, bits)
