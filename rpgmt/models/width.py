@@ -8,11 +8,11 @@ from fnmatch import fnmatch
 import torch
 from torch import nn
 
-from rpgmt.baselines.shared_stages import add_low_rank, tie_norms
 from rpgmt.config import ModelConfig
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
 from rpgmt.models.refinement import Refinement, tie_stages
 from rpgmt.models.resnet_trunk import ResNetTrunk
+from rpgmt.models.shared_stages import add_low_rank, tie_norms
 from rpgmt.rpg.size import parse_size
 
 STAGES = "stages.*"

@@ -36,10 +36,10 @@ def test_the_library_and_its_tasks_import_no_baseline() -> None:
     assert of_baselines("tasks") == {}
 
 
-def test_of_the_tools_the_comparison_of_classifiers_alone_does() -> None:
+def test_of_the_tools_the_comparisons_alone_do() -> None:
     found = of_baselines("tools")
     assert found  # else the search finds nothing anywhere
-    assert {path.rpartition("/")[0] for path in found} == {"tools/benchmarks/classification"}
+    assert {path.rpartition("/")[0] for path in found} == {"tools/benchmarks/classification", "tools/benchmarks/sharing"}
 
 
 def test_loading_training_and_evaluating_import_no_baseline() -> None:

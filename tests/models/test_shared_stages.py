@@ -15,12 +15,12 @@ from torch import nn
 
 import rpgmt
 from rpgmt import cli
-from rpgmt.baselines.shared_stages import LowRankConv2d
 from rpgmt.config import ModelConfig, to_dict
 from rpgmt.engine.evaluate import evaluate as measure
 from rpgmt.engine.model_file import save_model
 from rpgmt.models import build
 from rpgmt.models.counting import count
+from rpgmt.models.shared_stages import LowRankConv2d
 from rpgmt.models.width import generated_weights, trainable, with_channels
 from tasks import pose
 from tools import evaluate, export, predict, summary, train
