@@ -47,13 +47,13 @@ def main(argv: list[str]) -> int:
     import rpgmt
     from rpgmt.baselines.quantize import pack, unpack
     from rpgmt.data.loader import validation_loader
-    from rpgmt.engine.checkpoint import replace_file
     from rpgmt.engine.device import pick_device
     from rpgmt.engine.evaluate import validate
     from rpgmt.engine.model_file import NAME, read_config
     from rpgmt.models.counting import count
     from rpgmt.models.width import STAGES
     from rpgmt.tables import write_json
+    from rpgmt.whole_files import whole_file
     from tools.benchmarks.sharing import samples
 
     saved = read_config(arguments.run)
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     assert found is not None
     arrays = samples.figures(task, found.predictions)
     arrays["draws"] = samples.resampled(task, found.predictions, arguments.draws)
-    with path.with_suffix(".npz").open("wb") as figures:  # first: the JSON says that it is done
+    with whole_file(path.with_suffix(".npz")) as part, part.open("wb") as figures:  # first: the JSON says that it is done
         np.savez_compressed(figures, allow_pickle=False, **arrays)
     record = {
         "val": found.metrics,
@@ -95,7 +95,7 @@ def main(argv: list[str]) -> int:
         **counts,
         "order": order_of(module.build(trained).train_data, trained.train),
     }
-    replace_file(path, lambda part: write_json(part, record))
+    write_json(path, record)
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rpgmt.errors import UserError
+from rpgmt.whole_files import write_text
 from tools.benchmarks.sharing.measure import result_path
 
 GRID = "grid.json"
@@ -40,7 +41,7 @@ def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[s
     for name, row in rows.items():
         seeds = [*before.get(name, {}).get("seeds", []), *row["seeds"]]
         merged[name] = {**row, "seeds": list(dict.fromkeys(seeds))}
-    path.write_text(json.dumps({**about, "rows": merged}, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps({**about, "rows": merged}, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
