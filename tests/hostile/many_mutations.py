@@ -68,7 +68,8 @@ def cases(kind: Kind, number: int, start: int) -> list[tuple[str, str, bytes]]:
         folder = Path(name)
         kind.write(folder)
         sound = (folder / kind.file).read_bytes()
-        assert outcome(kind, folder, sound) == "handled"
+        # In a child too: threads that a library starts here, as hotcoco does, are missing in later ones, which wait for them.
+        assert in_a_child(kind, folder, sound) == ("handled", "")
 
         @seed(start)
         @settings(
