@@ -35,7 +35,7 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     cli.add_weights(early)
     weights = early.parse_known_args(argv)[0].weights
 
-    from rpgmt.engine.model_file import load_model, read_config
+    from rpgmt.engine.model_file import check_same_names, load_model, model_path, read_config
 
     saved = read_config(argv[0], weights)
     if saved.get("task") not in tasks:
@@ -62,6 +62,7 @@ def main(argv: list[str], prog: str = "evaluate.py") -> int:
     if arguments.costs and not isinstance(model, Refinement):
         raise UserError(f"`--costs` is for networks that may stop after a stage: {arguments.model} has no stages")
     task = module.build(config)
+    check_same_names(model_path(arguments.model, weights), task.reading, task.metric_label)
     if arguments.save_results:
         task.check_results(arguments.save_results)
     found = evaluate(task, model, batch_size=arguments.batch_size, workers=arguments.workers, device=device)

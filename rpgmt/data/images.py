@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from rpgmt.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _MEAN, _DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's red, green and blue, 0 to 255
 
@@ -41,6 +42,18 @@ def check_files(folder: Path, names: Iterable[str], source: str) -> None:
             f"{missing[0]}: no such image, named in {source} ({len(missing)} of {len(wanted)} are missing): "
             "put the images there or give the folder that holds them"
         )
+
+
+def note_passed_over(folder: Path, others: Sequence[str]) -> None:
+    """Warn of what lies among images and is not read: other kinds of files, folders, images that a file does not name.
+
+    Args:
+        folder: of the images.
+        others: the names; those that begin with a dot, which systems leave behind, do not count.
+    """
+    seen = sorted(name for name in others if not name.startswith("."))
+    if seen:
+        warnings.warn(f"{folder}: {len(seen)} files or folders are passed over, e.g. {seen[0]}", stacklevel=3)
 
 
 def missing_files(folder: Path, names: Iterable[str], source: str) -> list[Path]:

@@ -31,6 +31,7 @@ from rpgmt.engine.drawing import draw, draw_again
 from rpgmt.engine.evaluate import Validation, to_device, validate
 from rpgmt.engine.finite import NonFiniteError
 from rpgmt.engine.joining import together
+from rpgmt.engine.model_file import check_same_names
 from rpgmt.engine.plan import make_plan
 from rpgmt.engine.record import Record
 from rpgmt.engine.run_folder import RunFolder
@@ -279,6 +280,8 @@ class Training:
         checkpoint: dict[str, Any] = {}
         if folder.last.is_file():
             checkpoint = load_checkpoint(folder.last)
+            if folder.best_model.is_file():  # tells what the names were; config.yaml has their number
+                check_same_names(folder.best_model, self.task.reading, self.task.metric_label)
             with taken_over(folder.last):
                 loader.load_state_dict(checkpoint["loader"])
                 self.task.model.load_state_dict(checkpoint["model"])

@@ -188,6 +188,26 @@ def read_reading(path: Path | str, weights: Weights = "last") -> Reading:
     return reading
 
 
+def check_same_names(file: Path, reading: Reading | None, data: str) -> None:
+    """Raise UserError where key points or classes stand in another order in data than in a model.
+
+    Args:
+        file: the model file.
+        reading: what outputs of the data's labels mean; None, or in the file: not known.
+        data: what it is called in the message.
+    """
+    stored = stored_reading(file)
+    if stored is None or reading is None:
+        return
+    for name in stored.heads.keys() & reading.heads.keys():
+        own, other = stored.heads[name].names, reading.heads[name].names
+        if own != other:
+            at = next((pair for pair in zip(own, other, strict=False) if pair[0] != pair[1]), (f"{len(own)}", f"{len(other)}"))
+            raise UserError(
+                f"{data}: of {name} {at[1]!r} stands where {file} has {at[0]!r}: give the names in the model's order"
+            )
+
+
 def stored_reading(file: Path) -> Reading | None:
     """What a model file says of inputs and outputs; None: nothing, as files of version 0.1.
 

@@ -58,6 +58,11 @@ class Meaning(abc.ABC):
 
     parts: ClassVar[tuple[str, ...]]
 
+    @property
+    @abc.abstractmethod
+    def names(self) -> tuple[str, ...]:
+        """What the channels stand for, in their order; nothing where they have no names."""
+
     @abc.abstractmethod
     def decode(self, output: Tensor, size: Size) -> tuple[Tensor, ...]:
         """What an output (B, C, h, w) says of crops of a size (W, H)."""
@@ -105,6 +110,10 @@ class KeypointMaps(Meaning):
     nms: Literal["none", "hard", "soft"] = "none"
     nms_threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.keypoints.names
+
     def decode(self, output: Tensor, size: Size) -> tuple[Tensor, ...]:
         """Points (B, K, 2), x and y in pixels of the crop, and their scores (B, K)."""
         return self._codec(size).decode(output)
@@ -143,6 +152,10 @@ class PixelMap(Meaning):
     kind: Literal["map"] = "map"
     label: LabelMap
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.label.classes
+
     def decode(self, output: Tensor, size: Size) -> tuple[Tensor]:
         """Classes (B, H, W), depth (B, H, W) as the network sees it, or unit normals (B, H, W, 3), at the crops' size."""
         full = at_full_size(output, (size[1], size[0]))
@@ -175,6 +188,10 @@ class ImageLogits(Meaning):
 
     kind: Literal["class"] = "class"
     classes: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.classes
 
     def decode(self, output: Tensor, size: Size) -> tuple[Tensor]:
         """Probabilities (B, C)."""

@@ -47,6 +47,15 @@ def test_whose_boxes_count_is_as_in_an_evaluation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.boxes, [[1, 2, 30, 40, 1], [90, 70, 10, 10, 1]])  # type: ignore[arg-type]
 
 
+def test_categories_with_key_points_count_as_one_as_in_training(tmp_path: Path) -> None:
+    found = document("a.jpg")
+    found["categories"].append({"id": 9, "name": "dog", "keypoints": ["nose", "tail"]})
+    found["images"][0]["id"] = 10.0  # of a table
+    found["annotations"] = [person(10.0, [1, 2, 30, 40]), person(10, [1, 2, 30, 41], id=2) | {"category_id": 9.0}]
+    image = read_boxes(write(tmp_path / "a.json", found), None).of("a.jpg")
+    np.testing.assert_array_equal(image.boxes[:, 3], [40, 41])  # type: ignore[index]
+
+
 def test_the_folders_of_a_name_count(tmp_path: Path) -> None:
     found = document("x.jpg", "b/x.jpg", "y.jpg")
     found["annotations"] = [person(10, [0, 0, 1, 1]), person(11, [0, 0, 2, 2]), person(12, [0, 0, 3, 3])]

@@ -354,6 +354,20 @@ def test_classes_of_whole_images_alone(tmp_path: Path) -> None:
     assert val["score"] == val["scene.mean_accuracy"]
 
 
+@LACKING
+def test_classes_in_another_order_are_not_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, other, out = tmp_path / "data", tmp_path / "other", tmp_path / "out"
+    write_garden(data)
+    write_garden(other, classes=("grass", "sky", "dog"))
+    arguments = [*TINY, "--data", "folders", "--heads", "segmentation=3,scene=2", "--out", str(out)]
+    assert train.main([*arguments, "--data-root", str(data)]) == 0
+    line = error_line(evaluate.main, [str(out), "--data-root", str(other)], capsys)
+    assert "of segmentation 'grass' stands where" in line
+    assert "has 'sky': give the names in the model's order" in line
+    more = [*arguments, "--epochs", "3", "--resume", "--data-root", str(other)]
+    assert "of segmentation 'grass' stands where" in error_line(train.main, more, capsys)
+
+
 def test_a_label_that_one_split_lacks_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split, kinds in (("train", ["image", "label"]), ("val", ["image", "label", "depth"])):
         for kind in kinds:

@@ -56,6 +56,9 @@ def detected_people(
     points = len(category["keypoints"])
     if note := unit_note([result["bbox"] for result in here], [], [images[result["image_id"]] for result in here]):
         warnings.warn(f"{path}: {note}", stacklevel=3)
+    below = sum(result["score"] < threshold for result in here)
+    if below and threshold <= 0:  # a threshold that somebody chose needs no word
+        warnings.warn(f"{path}: {below} of {len(here)} scores are below {threshold:g}: these do not count", stacklevel=3)
     people = []
     for result in here:
         box = clip_box(result["bbox"], images[result["image_id"]], str(path)) if result["score"] >= threshold else None

@@ -10,12 +10,16 @@ from typing import Any
 from rpgmt.data.coco.annotations import check_lists, folder_of, is_integer, keypoint_names
 from rpgmt.errors import UserError
 
+OF_THE_FIRST = ("sigmas", "flip_pairs", "skeleton")
+"""Fields of a category with key points."""
+
 
 def join_categories(document: Any, name: str, chosen: Sequence[str] | None = None) -> tuple[dict[str, Any], frozenset[int]]:
     """The document with one category that has key points, and the ids of those that it was made of.
 
     By default all categories with key points are one, which a warning says; they need the same key points. The joined one has
-    the id, the sigmas, the pairs and the skeleton of the first. Other categories stay, without key points.
+    the id, which written results have, the sigmas, the pairs and the skeleton of the first. Other categories stay, without key
+    points.
 
     Args:
         document: in COCO's format; left as it is, and itself where it has one category with key points.
@@ -42,6 +46,10 @@ def join_categories(document: Any, name: str, chosen: Sequence[str] | None = Non
     if chosen is None:
         listed = ", ".join(title(entry) for entry in list(found.values())[:5]) + (", …" if len(found) > 5 else "")
         text = f"{len(found)} categories with the same key points count as one: {listed}; --categories NAME,… chooses"
+        warnings.warn(f"{folder_of(name)}: {text}", stacklevel=3)
+    other_fields = [key for key in OF_THE_FIRST if any(other.get(key) not in (None, first.get(key)) for other in others)]
+    if other_fields:
+        text = f"the categories differ in {', '.join(other_fields)}: those of {title(first)} count for all"
         warnings.warn(f"{folder_of(name)}: {text}", stacklevel=3)
     rest = [
         {key: value for key, value in entry.items() if key != "keypoints"}

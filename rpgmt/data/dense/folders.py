@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.dense.class_table import read_class_table
 from rpgmt.data.dense.dataset_yaml import FolderSet, MapFiles
 from rpgmt.data.dense.label_files import LabelFiles, label_paths, stem
-from rpgmt.data.file_names import folder_inside
-from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
+from rpgmt.data.file_names import check_link, folder_inside
+from rpgmt.data.images import IMAGE_SUFFIXES, note_passed_over, read_image_file
 from rpgmt.data.multitask_set import MultiTaskSet
 from rpgmt.data.regions import Entry, whole_images
 from rpgmt.errors import UserError
@@ -80,6 +81,9 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
         document = place(settings.keypoints)
         with _of_key(path, "keypoints"):
             people = CocoPeople.from_files(document, folder)
+        if "{split}" in settings.images:  # else the folder has images of other splits too
+            named = {image.get("file_name") for image in people.annotations["images"]}
+            note_passed_over(folder, [name for name in os.listdir(folder) if name not in named])
         regions = people.regions
     entries = list({region.image["id"]: region.image for region in regions.regions}.values())
     maps, classes = {}, {}
@@ -89,6 +93,7 @@ def read_folders(description: str | Path, split: str) -> MultiTaskSet:
             maps[key] = _label_files(own, files, key, entries, folder)
     for key, file in settings.classes.items():
         table, whole = place(file.file), "{split}" in file.file
+        check_link(table)
         with _of_key(path, f"classes, {key}"):
             classes[key] = read_class_table(table, file.classes, entries, folder, of_these_alone=whole)
     labels = _Labels(maps, classes)
@@ -120,9 +125,10 @@ def _of_key(path: Path, key: str) -> Iterator[None]:
 def _images(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
-    names = sorted(item.name for item in folder.iterdir() if item.suffix.lower() in IMAGE_SUFFIXES)
+    names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
     if not names:
         raise UserError(f"{folder}: holds no image: looked for {', '.join(IMAGE_SUFFIXES)}")
+    note_passed_over(folder, list(set(os.listdir(folder)) - set(names)))
     stems: dict[str, str] = {}
     for name in names:
         other = stems.setdefault(Path(name).stem, name)
@@ -162,7 +168,9 @@ def _label_files(folder: Path, files: MapFiles, key: str, entries: Sequence[Entr
             f"{folder}: no label {key} for any of {images}'s images: looked for {first}.npy, {first}.png and so on; "
             f"leave `{key}` out if there are none"
         )
-    if files.classes and (text := found.absent_classes(entries)):
+    if not files.classes:
+        found.check_valid(entries)
+    elif text := found.absent_classes(entries):
         warnings.warn(text, stacklevel=3)
     return found
 

@@ -106,6 +106,23 @@ class LabelFiles:
             return open_array(path)
         return read_png(path, size, colours=self.files.kind == "normals")
 
+    def check_valid(self, entries: Sequence[Entry]) -> None:
+        """Raise UserError where no file has a depth or a normal: 0 says that there is none. A broken file says so later.
+
+        Args:
+            entries: of the images.
+        """
+        with_label = [(path, (entry["height"], entry["width"])) for entry in entries if (path := self.path(entry))]
+        for path, size in with_label[:LOOKED_AT]:
+            try:
+                if np.any(self.read(path, size)):
+                    return
+            except UserError:
+                return
+        if len(with_label) <= LOOKED_AT:
+            what = f"no {self.files.kind} in any of {len(with_label)} files"
+            raise UserError(f"{self.folder}: {what}: all is 0 or below, or unknown")
+
     def absent_classes(self, entries: Sequence[Entry]) -> str | None:
         """A line on classes that none of the masks has; None where each occurs, or a mask cannot be read.
 

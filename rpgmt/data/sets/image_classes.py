@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rpgmt.data.file_names import file_inside
-from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
+from rpgmt.data.images import IMAGE_SUFFIXES, note_passed_over, read_image_file
 from rpgmt.errors import UserError
 
 CIFAR_SIZE = 32
@@ -116,11 +116,14 @@ def read_folder(root: Path, split: str) -> ImageSet:
         raise UserError(f"{folder}: {len(names)} folders of classes: give at least 2, with the images of a class each")
     files: list[Path] = []
     labels: list[int] = []
+    others: list[str] = []
     for number, name in enumerate(names):
-        own = sorted(entry.name for entry in os.scandir(folder / name) if entry.name.lower().endswith(IMAGE_SUFFIXES))
-        own = [file for file in own if not file.startswith(".")]
+        listed = [file for file in sorted(os.listdir(folder / name)) if not file.startswith(".")]
+        own = [file for file in listed if file.lower().endswith(IMAGE_SUFFIXES)]
+        others += [f"{name}/{file}" for file in set(listed) - set(own)]
         if not own:
             raise UserError(f"{folder / name}: no images: give files that end with {', '.join(IMAGE_SUFFIXES)}")
         files += [file_inside(folder / name, file, str(folder)) for file in own]
         labels += [number] * len(own)
+    note_passed_over(folder, others)
     return ImageSet(tuple(names), np.array(labels, np.int64), files, str(folder))

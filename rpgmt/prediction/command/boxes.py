@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rpgmt.config.json_files import read_json
 from rpgmt.data.coco.annotations import are_numbers, is_box
 from rpgmt.data.coco.person import clip_box
+from rpgmt.data.coco.tidy import tidy
 from rpgmt.errors import UserError
 
 PERSON = 1
@@ -96,23 +97,24 @@ def read_boxes(file: Path, annotations: Path | None) -> Boxes:
     """
     found = read_json(file)
     if isinstance(found, dict):
-        category, images = _category(found), _images(found, file)
+        found = tidy(found, str(file))
+        categories, images = _categories(found), _images(found, file)
         rows = [row for row in _list(found, "annotations", file) if isinstance(row, dict) and not _left_out(row)]
     elif isinstance(found, list):
         rows = found
         document = None if annotations is None else read_json(annotations)
         if document is not None and not isinstance(document, dict):
             raise UserError(f"{annotations}: not a COCO document: the top level is to be an object with a list `images`")
-        category = PERSON if document is None else _category(document)
+        categories = (PERSON,) if document is None else _categories(tidy(document, str(annotations)))
         images = _images_of_rows(rows, file) if document is None else _images(document, annotations)
     else:
         raise UserError(f"{file}: neither a COCO document nor a list of results")
     for number, row in enumerate(rows):
         _check(row, f"{file}: entry {number}")
-    people = [row for row in rows if row.get("category_id", category) == category]
+    people = [row for row in rows if row.get("category_id", categories[0]) in categories]
     if not people:
-        raise UserError(f"{file}: nobody with a box and the `category_id` {category}")
-    return Boxes(images, people, category, str(file))
+        raise UserError(f"{file}: nobody with a box and the `category_id` {' or '.join(map(str, categories))}")
+    return Boxes(images, people, categories[0], str(file))
 
 
 def _left_out(row: Mapping[str, Any]) -> bool:
@@ -121,11 +123,11 @@ def _left_out(row: Mapping[str, Any]) -> bool:
     return bool(row.get("iscrowd")) or unlabelled
 
 
-def _category(document: Mapping[str, Any]) -> int:
-    """The id of the category with key points, else of that called person, else COCO's."""
+def _categories(document: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids of the categories with key points, which count as one as in training, else of that called person, else COCO's."""
     categories = [c for c in document.get("categories") or [] if isinstance(c, dict) and isinstance(c.get("id"), int)]
     of_people = [c for c in categories if c.get("keypoints")] or [c for c in categories if c.get("name") == "person"]
-    return of_people[0]["id"] if of_people else PERSON
+    return tuple(c["id"] for c in of_people) or (PERSON,)
 
 
 def _images(document: Mapping[str, Any], file: Path | None) -> list[dict[str, Any]]:

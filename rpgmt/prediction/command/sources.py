@@ -11,14 +11,12 @@ from pathlib import Path
 from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.errors import UserError
 
-PHOTO_SUFFIXES = (*IMAGE_SUFFIXES, ".tif", ".tiff")
-"""Of images that are predicted on."""
 _STILL_SUFFIXES = (
     *(".arw", ".avif", ".cr2", ".cr3", ".dng", ".eps", ".exr", ".hdr", ".heic", ".heif", ".ico", ".jfif", ".jp2"),
     *(".jpe", ".jxl", ".nef", ".orf", ".pbm", ".pdf", ".pgm", ".ppm", ".psd", ".raf", ".rw2", ".svg", ".tga", ".xcf"),
 )
 """Of still images that are not: as videos they would be of one frame, or none."""
-_ENDINGS = ", ".join(suffix.lstrip(".") for suffix in sorted(PHOTO_SUFFIXES))
+_ENDINGS = ", ".join(suffix.lstrip(".") for suffix in sorted(IMAGE_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def find_sources(words: Sequence[str]) -> Sources:
             passed_over |= dict.fromkeys(others)
         else:
             for file in _files(word):
-                if file.lower().endswith(PHOTO_SUFFIXES):
+                if file.lower().endswith(IMAGE_SUFFIXES):
                     images[file] = None
                 elif not _is_still(file):
                     videos[Video(file)] = None
@@ -103,7 +101,7 @@ def is_address(word: str) -> bool:
 def _folder(folder: str) -> tuple[list[str], list[str]]:
     """The images of a folder, and its other files but for hidden ones."""
     files = sorted((str(file) for file in Path(folder).iterdir() if not file.is_dir()), key=_natural)
-    images = [file for file in files if file.lower().endswith(PHOTO_SUFFIXES)]
+    images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
         raise UserError(f"{folder}: no image in this folder ({_ENDINGS}): give files, or a pattern such as '{folder}/**/*'")
     return images, [file for file in files if file not in set(images) and not Path(file).name.startswith(".")]

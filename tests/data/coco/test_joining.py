@@ -47,6 +47,16 @@ def test_categories_with_the_same_points_are_one_by_default() -> None:
     assert CocoEvaluator(found.annotations, found.keypoints).metrics(everybody)["AR"] == 1
 
 
+def test_what_the_first_of_joined_categories_decides_is_said() -> None:
+    document = _animals()
+    document["categories"][-1] |= {"sigmas": [0.5, 0.5], "flip_pairs": []}
+    with (
+        pytest.warns(UserWarning, match="count as one"),
+        pytest.warns(UserWarning, match="x: the categories differ in sigmas, flip_pairs: those of x count for all"),
+    ):
+        CocoPeople(document, _no_image, name="x")
+
+
 def test_categories_are_chosen_by_name_or_id() -> None:
     for chosen, people in ((("dog",), 3), (("9",), 3), (("x", "dog"), 6)):
         found = CocoPeople(_animals(), _no_image, categories=chosen)

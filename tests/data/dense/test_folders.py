@@ -109,10 +109,29 @@ CLASSES = {"kind": "classes", "classes": ["sky", "grass", "dog"]}
 NUMBERS = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 3
 
 
+def test_depth_of_which_nothing_is_known_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path, {"maps": {"depth": {"folder": "depth/{split}", "kind": "depth"}}})
+    for number in range(2):
+        _npy(tmp_path, f"depth/train/a{number}.npy", np.full((HEIGHT, WIDTH), -1.0))
+    with pytest.raises(UserError, match=r"maps, depth: .*train: no depth in any of 2 files"):
+        read_folders(path, "train")
+
+
+def test_a_table_of_classes_that_is_a_link_to_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    path = _write(tmp_path / "set", {"classes": {"scene": {"file": "scenes.csv", "classes": ["indoor", "outdoor"]}}})
+    (tmp_path / "table.csv").write_text("image,class\na0,indoor\n")
+    (tmp_path / "set/scenes.csv").symlink_to(tmp_path / "table.csv")
+    with pytest.raises(UserError, match="leads out of"):
+        read_folders(path, "train")
+
+
 def test_images_alone(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "images/train/notes.txt").write_text("no image")
-    labelled = read_folders(_write(tmp_path, {}, count=3), "train")
+    (tmp_path / "images/train/._a0.jpg").write_text("of a Mac")
+    with pytest.warns(UserWarning, match=r"images/train: 1 files or folders are passed over, e\.g\. notes\.txt"):
+        labelled = read_folders(_write(tmp_path, {}, count=3), "train")
     assert [entry["file_name"] for entry in _entries(labelled)] == ["a0.jpg", "a1.jpg", "a2.jpg"]
     assert labelled.people is None
     assert labelled.name == f"{tmp_path / 'set.yaml'} (train)"

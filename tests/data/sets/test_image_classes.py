@@ -22,7 +22,9 @@ def test_hidden_and_other_files_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "train" / ".cache").mkdir()
     (tmp_path / "train" / "cat" / "notes.txt").write_text("none")
     (tmp_path / "train" / "cat" / "._0.jpg").write_text("none")
-    assert len(read_folder(tmp_path, "train").images) == 4
+    (tmp_path / "train" / "dog" / "more").mkdir()
+    with pytest.warns(UserWarning, match=r"train: 2 files or folders are passed over, e\.g\. cat/notes\.txt"):
+        assert len(read_folder(tmp_path, "train").images) == 4
 
 
 def test_folders_that_are_no_classes_are_one_clear_line(tmp_path: Path) -> None:
