@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rpgmt.errors import UserError
 from rpgmt.whole_files import write_bytes
 
 Image = NDArray[np.uint8]
@@ -313,6 +314,13 @@ def read_curves(metrics_csv: Path | str) -> tuple[str, dict[str, Lines]]:
     Returns:
         What they run over, step or epoch; and for each plot, e.g. ``val/AP``, its lines, e.g. ``stage 1``, or "" alone.
     """
+    try:
+        return _curves(metrics_csv)
+    except (UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise UserError(f"{metrics_csv}: not a table of numbers, as a training writes it: {error}") from error
+
+
+def _curves(metrics_csv: Path | str) -> tuple[str, dict[str, Lines]]:
     with open(metrics_csv, newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     axis = "step" if table and "step" in table[0] else "epoch"

@@ -22,6 +22,7 @@ class Ema:
         self.decay = decay
         self._live = _averaged(model)
         self._average = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        self.is_applied = False
 
     @torch.no_grad()
     def update(self, number: int) -> None:
@@ -36,14 +37,16 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model has the averaged weights meanwhile."""
+        """The model has the averaged weights meanwhile; `is_applied` says so, until all of its own are back."""
         backup = [tensor.detach().clone() for tensor in self._live.values()]
-        self.copy_to_model()
+        self.is_applied = True
         try:
+            self.copy_to_model()
             yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(list(self._live.values()), backup)
+            self.is_applied = False
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self._average)

@@ -31,7 +31,6 @@ from rpgmt.engine.drawing import draw, draw_again
 from rpgmt.engine.evaluate import Validation, to_device, validate
 from rpgmt.engine.finite import NonFiniteError
 from rpgmt.engine.joining import together
-from rpgmt.engine.model_file import check_same_names
 from rpgmt.engine.plan import make_plan
 from rpgmt.engine.record import Record
 from rpgmt.engine.run_folder import RunFolder
@@ -201,7 +200,8 @@ class Training:
             try:
                 yield
             except BaseException:
-                if self.between_steps and self.first:
+                mixed = self.step.ema is not None and self.step.ema.is_applied  # a second signal came as weights were put back
+                if self.between_steps and self.first and not mixed:
                     self.saver.checkpoint(self.folder.last, self.done)
                 raise
             finally:
@@ -217,6 +217,12 @@ class Training:
         loader, step, train = self.loader, self.step, self.train
         if not self.checkpoint:
             self.saver.checkpoint(self.folder.last, self.done)  # a run that is killed early goes on from these first weights
+        if self.standing.due:
+            self.between_steps = True
+            self._validate()
+            self.saver.checkpoint(self.folder.last, self.done)
+            if self.finished:
+                return
         epoch_ended = validation_due = False  # since the step before
         for batch in loader:
             self.between_steps = False
@@ -280,9 +286,8 @@ class Training:
         checkpoint: dict[str, Any] = {}
         if folder.last.is_file():
             checkpoint = load_checkpoint(folder.last)
-            if folder.best_model.is_file():  # tells what the names were; config.yaml has their number
-                check_same_names(folder.best_model, self.task.reading, self.task.metric_label)
             with taken_over(folder.last):
+                run_folder.check_same_data(folder, self.task, checkpoint)
                 loader.load_state_dict(checkpoint["loader"])
                 self.task.model.load_state_dict(checkpoint["model"])
             if len(loader) and loader.batch % self.train.accumulate:
@@ -310,7 +315,17 @@ class Training:
         return step
 
     def _validate(self) -> None:
+        """Validate; what breaks off leaves the standing as it was, with this validation due."""
         self.saver.check(self.done)
+        self.standing.due = True
+        before = dataclasses.asdict(self.standing)
+        try:
+            self._measure()
+        except BaseException:
+            vars(self.standing).update(before)
+            raise
+
+    def _measure(self) -> None:
         losses = self.step.losses.take()
         with self.saver.averaged():
             share_buffers(self.task.model)
@@ -318,6 +333,7 @@ class Training:
             found = validate(self.task, self.task.model, self.validation_batches, device, channels_last=layout)
             if found is not None:  # in the first process
                 self._note(losses, found)
+        self.standing.due = False
         if found is not None and self.standing.stale == 0:
             self.saver.checkpoint(self.folder.best, self.done)
         if self.train.patience is not None:

@@ -73,6 +73,9 @@ def check_meaning(section: Mapping[str, Any], reading: Reading, source: str) -> 
         reading: what the outputs mean.
         source: the file, for messages.
     """
+    given = section.get("input_size")
+    if given is not None and list(given) != list(reading.input_size):
+        raise UserError(f"{source}: its header says inputs of {given} and of {list(reading.input_size)}: train it again")
     outputs = section["heads"] if "heads" in section else {HEAD: section.get("classes")}
     for name, meaning in reading.heads.items():
         wanted, found = _channels(meaning), outputs.get(name) if isinstance(outputs, Mapping) else None

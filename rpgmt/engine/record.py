@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import math
+import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from rpgmt.engine.events import Events
 from rpgmt.engine.run_folder import RunFolder
-from rpgmt.whole_files import whole_file, writing
+from rpgmt.whole_files import whole_file, write_bytes, writing
+
+_STEP = re.compile("[0-9]{1,15}")
 
 SECONDS_BETWEEN_LINES = 30.0
 SHORTEST_BAR = 6
@@ -150,14 +155,8 @@ class Table:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self.columns: list[str] = []
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                lines = [line for line in file if line.endswith("\n")]  # the last one may have been cut off
-            # Of older versions it was then a row without a step, or without all columns.
-            whole = [row for row in csv.DictReader(lines) if None not in row.values() and (row["step"] or "").isdigit()]
-            rows = [row for row in whole if int(row["step"]) <= step]
-            self.columns = list(rows[0]) if rows else []
+        rows = [row for row in _whole_rows(path) if int(row["step"]) <= step] if path.exists() else []
+        self.columns = list(rows[0]) if rows else []
         self._write(rows)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -175,3 +174,28 @@ class Table:
             writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a table that are numbers in all columns; of a table with others a copy is kept, which a warning says."""
+    data = path.read_bytes()
+    lines = data.decode(errors="replace").splitlines(keepends=True)
+    whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]  # the last one may have been cut off
+    try:
+        rows = [row for row in csv.DictReader(whole) if None not in row and _STEP.fullmatch(row.get("step") or "")]
+        rows = [row for row in rows if all(map(_is_number, row.values()))]
+    except csv.Error:
+        rows = []
+    if data and len(rows) != len(whole) - 1:
+        kept = path.with_name(f"{path.name}.damaged")
+        write_bytes(kept, data)
+        text = f"{path} has lines that are no rows of numbers: it is kept as {kept.name}, and goes on without them"
+        warnings.warn(text, stacklevel=3)
+    return rows
+
+
+def _is_number(cell: str | None) -> bool:
+    try:
+        return cell is not None and (cell == "" or (len(cell) < 100 and math.isfinite(float(cell))))
+    except ValueError:
+        return False

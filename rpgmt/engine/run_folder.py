@@ -31,12 +31,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rpgmt.config import TrainConfig, from_dict, load_yaml, to_yaml
+from rpgmt.config.json_files import read_json
 from rpgmt.config.validation import leaves
 from rpgmt.errors import UserError
 from rpgmt.whole_files import is_part, write_text, writing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from rpgmt.engine.task import Task
 
 LENGTH = ("epochs", "max_steps", "patience")
 """Fields of a config that say when a run ends."""
@@ -189,14 +192,36 @@ def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
             raise UserError(f"`{leaf.name}` is {new}: the run in {folder.path} has {old}, which resuming cannot change")
 
 
+def check_same_data(folder: RunFolder, task: Task, checkpoint: Mapping[str, Any]) -> None:
+    """Raise UserError where a run would go on with other data than it began with, as far as names and numbers tell.
+
+    Args:
+        folder: of the run.
+        task: what is trained now.
+        checkpoint: the run's; one of before has no number of samples.
+    """
+    from rpgmt.engine.model_file import check_same_names
+
+    if folder.best_model.is_file():  # tells what the names were; config.yaml has their number
+        check_same_names(folder.best_model, task.reading, task.metric_label)
+    before, now = checkpoint.get("samples"), len(task.train_data)
+    if before not in (None, now):
+        raise UserError(
+            f"{folder.path}: the training data have {now} samples, and had {before} when the run was left: give those that it "
+            "began with, or start again with another --out"
+        )
+
+
 def is_finished(folder: RunFolder, config: DataclassInstance) -> bool:
     """Whether the run that is to be resumed has come to its end, and is to be no longer now.
 
     No torch is needed to know it; where this cannot tell, e.g. of a run before ``ended`` was noted, it says False.
     """
     try:
-        record = json.loads(folder.metrics.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(folder.metrics)
+    except UserError:
+        return False
+    if not isinstance(record, dict):
         return False
     train: TrainConfig = config.train  # type: ignore[attr-defined]
     return record.get("ended") in (ended("length", train), ended("patience", train)) and folder.model.is_file()
@@ -245,7 +270,7 @@ def read_commands(folder: RunFolder) -> list[tuple[str, str]]:
     """When, and the command, of commands.txt; none where there is no such file."""
     if not folder.commands.is_file():
         return []
-    text = folder.commands.read_text(encoding="utf-8")
+    text = folder.commands.read_text(encoding="utf-8", errors="replace")
     return [(when, command.strip()) for when, command in re.findall(r"^# (.*)\n((?:(?!# ).*\n?)+)", text, re.MULTILINE)]
 
 

@@ -66,7 +66,8 @@ class Saver:
         self.check(done)
         if self._first:
             standing, place = dataclasses.asdict(self._standing), self._loader.state_dict()
-            save_checkpoint(path, {**states(self._step), **standing, "loader": place, "seconds": self.seconds()})
+            own = {"loader": place, "samples": len(self._loader.dataset), "seconds": self.seconds()}
+            save_checkpoint(path, {**states(self._step), **standing, **own})
         self.saved = time.monotonic()
 
     def model(self, path: Path) -> None:

@@ -20,12 +20,14 @@ class Standing:
         best_step: optimizer steps that were done then.
         stale: validations since the best one.
         metrics: of the last one.
+        due: the last step's validation is yet to be made: it was broken off.
     """
 
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)
+    due: bool = False
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> Standing:

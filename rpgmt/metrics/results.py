@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from rpgmt.errors import UserError
 from rpgmt.whole_files import write_text
 
 Rescoring = Literal["mean", "box_mean", "box_mean_max"]
@@ -107,27 +108,27 @@ def save_results(path: str | Path, results: Sequence[dict[str, Any]]) -> None:
 def _checked(number: int, result: dict[str, Any]) -> np.ndarray:
     """The `keypoints` of a detection in COCO's result format."""
     if not isinstance(result, dict):
-        raise ValueError(f"detection {number} is {_short(result)}: give an object in COCO's result format")
+        raise UserError(f"detection {number} is {_short(result)}: give an object in COCO's result format")
     for key in ("image_id", "category_id", "keypoints", "score"):
         if key not in result:
-            raise ValueError(f"detection {number} has no `{key}`: give COCO's result format")
+            raise UserError(f"detection {number} has no `{key}`: give COCO's result format")
     for key in ("image_id", "category_id"):
         if isinstance(result[key], bool) or not isinstance(result[key], Real | str):
-            raise ValueError(f"detection {number}: `{key}` is {_short(result[key])}: give an id of the ground truth")
+            raise UserError(f"detection {number}: `{key}` is {_short(result[key])}: give an id of the ground truth")
     score = result["score"]
     if isinstance(score, bool) or not isinstance(score, Real) or not math.isfinite(score):
-        raise ValueError(f"detection {number}: `score` is {_short(score)}: give a finite number")
+        raise UserError(f"detection {number}: `score` is {_short(score)}: give a finite number")
     try:
         values = np.asarray(result["keypoints"])
     except ValueError:  # lists of unequal lengths
         values = np.array(None)
     if values.dtype.kind not in "iuf" or values.ndim != 1 or len(values) % 3:
-        raise ValueError(
+        raise UserError(
             f"detection {number}: `keypoints` is {_short(result['keypoints'])}: give [x, y, score] · K, all numbers"
         )
     finite = np.isfinite(values)
     if not finite.all():
-        raise ValueError(f"detection {number}: `keypoints` holds {values[~finite][0]}: give finite numbers")
+        raise UserError(f"detection {number}: `keypoints` holds {values[~finite][0]}: give finite numbers")
     return values
 
 
