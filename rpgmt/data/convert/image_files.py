@@ -105,8 +105,15 @@ def _below_one(path: Path, folders: Sequence[Path]) -> bool:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All image files in a folder and those below it, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    """All image files in a folder and those below it, sorted.
+
+    Raises:
+        UserError: one is a link out of its folder.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    for path in found:
+        check_link(path)
+    return found
 
 
 class Placer:

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from helpers.labelled_set import random_document, write_set
+from PIL import Image
 
-from rpgmt.data.convert import deeplabcut
-from rpgmt.data.convert.conversion import convert
+from rpgmt.data.catalog import read_people
+from rpgmt.data.convert import deeplabcut, yolo
+from rpgmt.data.convert.conversion import FORMATS, convert
 from rpgmt.errors import UserError
 
 
@@ -88,3 +90,98 @@ def test_images_that_were_moved_are_found_by_their_names(tmp_path: Path) -> None
     for name, place in (("0.jpg", "a/0.jpg"), ("1.jpg", "b/1.jpg")):
         copy = tmp_path / "out/images/train/home/me/pictures" / name
         assert copy.read_bytes() == (tmp_path / "source/images/train" / place).read_bytes()
+
+
+def turned_set(root: Path, orientation: int, *, stored: bool) -> None:
+    """One image whose Exif turns it, labelled as it lies in the file or as it is shown."""
+    document = random_document(np.random.default_rng(0), 1)
+    document["categories"][0]["sigmas"] = [0.05] * 6
+    points = [value for number in range(1, 7) for value in (4.5 * number, 9.0 * number, 2)]
+    document["annotations"] = [{**document["annotations"][0], "bbox": [3, 5, 30, 50], "keypoints": points, "num_keypoints": 6}]
+    document["images"][0] |= {"file_name": "0.jpg", "width": 90, "height": 60}
+    write_set(root, {"train": document})
+    size = (90, 60) if stored or orientation < 5 else (60, 90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(root / "images/train/0.jpg", exif=exif)
+
+
+@pytest.mark.parametrize("target", [name for name in FORMATS if name != "coco"])
+@pytest.mark.parametrize("orientation", [5, 6])
+def test_labels_of_a_picture_as_it_lies_in_its_file(tmp_path: Path, target: str, orientation: int) -> None:
+    turned_set(tmp_path / "stored", orientation, stored=True)
+    with pytest.raises(UserError, match=r"0\.jpg: is shown as 60×90, and its labels are for 90×60.*remove Exif"):
+        convert(tmp_path / "stored", tmp_path / "out", origin="coco", target=target, val=0)
+    assert not (tmp_path / "out").exists()
+    to_coco(tmp_path / "stored", tmp_path / "out", "coco")
+    assert read_people("coco", tmp_path / "out", "train").people  # which knows both ways
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_labels_of_a_picture_as_it_is_shown(tmp_path: Path, orientation: int) -> None:
+    turned_set(tmp_path / "shown", orientation, stored=False)
+    convert(tmp_path / "shown", tmp_path / "there", origin="coco", target="yolo-pose", val=0)
+    to_coco(tmp_path / "there", tmp_path / "back", "yolo-pose")
+    documents = [tmp_path / name / "annotations/person_keypoints_train.json" for name in ("shown", "back")]
+    shown, back = (json.loads(path.read_text())["annotations"][0]["keypoints"] for path in documents)
+    assert back == shown
+
+
+YOLO = "path: .\ntrain: images\nkpt_shape: [2, 3]\nflip_idx: [0, 1]\nnames: [cat]\nkpt_names: {0: [nose, tail]}\n"
+LINE = "0 0.5 0.5 0.4 0.4 0.4 0.4 2 0.6 0.6 1\n"
+
+
+def yolo_set(root: Path, lines: list[str | None]) -> Path:
+    """A set with an image for each of the lines, None being one without a label file."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for number, line in enumerate(lines):
+        assert cv2.imwrite(str(root / f"images/{number}.png"), np.zeros((120, 160, 3), np.uint8))
+        if line is not None:
+            (root / f"labels/{number}.txt").write_text(line)
+    (root / "data.yaml").write_text(YOLO)
+    return root
+
+
+def said_of(root: Path) -> list[str]:
+    notes: list[str] = []
+    yolo.read(root, None, notes)
+    return notes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "0 80 60 40 40 70 60 2 90 70 1",  # all in pixels
+        "0 80 60 40 40 0.4 0.4 2 0.6 0.6 1",  # the box, or the points
+        "0 0.5 0.5 0.4 0.4 70 60 2 90 70 1",
+    ],
+)
+def test_yolo_in_pixels_is_refused(tmp_path: Path, line: str) -> None:
+    root = yolo_set(tmp_path, [LINE, line])
+    with pytest.raises(UserError, match=r"1\.txt, line 1: 80 is|1\.txt, line 1: 70 is|1\.txt, line 1: 90 is"):
+        yolo.read(root, None, [])
+
+
+def test_yolo_beyond_the_image_is_noted(tmp_path: Path) -> None:
+    assert said_of(yolo_set(tmp_path / "a", [LINE, "0 0.5 0.5 1.0001 1 1 1 2 80 60 0\n"])) == []  # rounding; not labelled
+    (note,) = said_of(yolo_set(tmp_path / "b", [LINE + LINE.replace("0.6 0.6", "1.2 0.6"), LINE]))
+    assert note.startswith("1 line of labels with numbers beyond 1")
+
+
+def test_what_yolo_passes_over_is_counted(tmp_path: Path) -> None:
+    root = yolo_set(tmp_path, [LINE, LINE, LINE, None])
+    (note,) = said_of(root)
+    assert note.startswith("1 of 4 images of train without a label file")
+    (root / "labels/3.txt").write_text("")
+    assert said_of(root) == []  # an empty file says that nobody is there
+    for name in ("3.png", "2.png"):
+        (root / "images" / name).rename(root / "images" / name.replace("png", "tif"))
+    (root / "images/1.png").unlink()
+    files, labels = said_of(root)
+    assert files.startswith("2 files of train passed over, 2.tif the first")
+    assert labels.startswith("3 label files of train without an image passed over, 1.txt the first")
+    for path in (root / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"none of the images.*labels/0\.txt"):
+        yolo.read(root, None, [])
