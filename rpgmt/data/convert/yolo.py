@@ -71,19 +71,19 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
 
 def _note_passed_over(part: Part, labels: set[Path], notes: list[str]) -> None:
     """Notes how many images have no label file, and what lies beside those that were read."""
-    files = [*part.files.values()]
+    files = list(part.files.values())
     without = sum(not _label_file(file).is_file() for file in files)
     if without:
         count = f"{without} of {count_text(len(files), 'image')} of {part.split}"
         notes.append(f"{count} without a label file: taken for images with nobody on them")
-    folders = {file.parent for file in files}
-    others = sorted(file for folder in folders for file in folder.iterdir() if file.suffix.lower() in _NOT_READ)
-    if others:
-        count = f"{count_text(len(others), 'file')} of {part.split} passed over, {others[0].name} the first"
+    beside = sorted(file for folder in {file.parent for file in files} for file in folder.iterdir())
+    if others := [file for file in beside if file.suffix.lower() in _NOT_READ and _label_file(file) not in labels]:
+        count = f"{count_text(len(others), 'file')} of {part.split} passed over with their labels, {others[0].name} the first"
         notes.append(f"{count}: images are read as {', '.join(IMAGE_SUFFIXES)}")
+    known = labels | {_label_file(file) for file in beside if file.suffix != ".txt"}
     places = {_label_file(file).parent for file in files}
     found = {file for place in places if place.is_dir() for file in place.glob("*.txt")}
-    if lone := sorted(file.name for file in found - labels if file.name != "classes.txt"):
+    if lone := sorted(file.name for file in found - known if file.name != "classes.txt"):
         count = count_text(len(lone), "label file")
         notes.append(f"{count} of {part.split} without an image passed over, {lone[0]} the first")
 
@@ -141,7 +141,7 @@ def _images(given: Any, root: Path, path: Path) -> list[tuple[Path, str]]:
         else:
             raise UserError(f"{path}: {place} is missing: give a folder of images or a text file that lists them")
     if not found:
-        raise UserError(f"{path}: {given} holds no image")
+        raise UserError(f"{path}: {given} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 

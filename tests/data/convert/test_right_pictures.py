@@ -179,9 +179,24 @@ def test_what_yolo_passes_over_is_counted(tmp_path: Path) -> None:
         (root / "images" / name).rename(root / "images" / name.replace("png", "tif"))
     (root / "images/1.png").unlink()
     files, labels = said_of(root)
-    assert files.startswith("2 files of train passed over, 2.tif the first")
-    assert labels.startswith("3 label files of train without an image passed over, 1.txt the first")
+    assert files.startswith("2 files of train passed over with their labels, 2.tif the first")
+    assert labels.startswith("1 label file of train without an image passed over, 1.txt the first")
+    (root / "list.txt").write_text("images/0.png\n")
+    (root / "images/1.png").write_bytes((root / "images/0.png").read_bytes())
+    (root / "data.yaml").write_text(YOLO.replace("train: images", "train: list.txt"))
+    assert said_of(root) == [files]  # a label file whose image is not listed has one all the same
     for path in (root / "labels").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"none of the images.*labels/0\.txt"):
         yolo.read(root, None, [])
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_names_with_signs_that_addresses_use(tmp_path: Path, target: str) -> None:
+    names = ["a%20b.jpg", "a b.jpg", "c#1.jpg", "d?e&d=f.jpg", "g+h.jpg", "ü<'>;.jpg", "i%/j#/k.jpg"]
+    named_set(tmp_path / "source", names)
+    there = convert(tmp_path / "source", tmp_path / "there", origin="coco", target=target, val=0)
+    to_coco(there.result, tmp_path / "back", target)
+    for name in names:
+        back = tmp_path / "back/images/train" / (name.replace("/", "_") if target == "deeplabcut" else name)
+        assert back.read_bytes() == (tmp_path / "source/images/train" / name).read_bytes()
