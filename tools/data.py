@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import textwrap
 import time
@@ -133,6 +134,7 @@ def _convert(arguments: argparse.Namespace, prog: str) -> int:
     if arguments.seed < 0:
         raise UserError(f"`--seed` is {arguments.seed}: give 0 or more")
     from rpgmt.data.convert.conversion import convert
+    from rpgmt.data.file_names import ALLOWED
 
     options = {key: getattr(arguments, key) for key in ("origin", "target", "images", "category", "val", "seed", "link")}
     done = convert(arguments.source, arguments.out, **options)
@@ -143,8 +145,9 @@ def _convert(arguments: argparse.Namespace, prog: str) -> int:
     print(f"written: {done.result}")
     if arguments.target == "coco":
         out = str(arguments.out)
-        print(f"Check it: {command('data', prog, 'check', out)}")
-        print(f"Train on it: {command('train', prog, 'pose', '--config', 'coco_json', '--data-root', out)}")
+        allowed = f"{ALLOWED}={shlex.quote(done.linked)} " if done.linked else ""
+        print(f"Check it: {allowed}{command('data', prog, 'check', out)}")
+        print(f"Train on it: {allowed}{command('train', prog, 'pose', '--config', 'coco_json', '--data-root', out)}")
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from rpgmt.data.sets.image_classes import read_folder
 from rpgmt.errors import UserError
 from rpgmt.run_report.page import page
 from rpgmt.run_report.runs import read_runs
+from tools.data import main as data_tool
 
 SIZE = {"width": 40, "height": 30}
 
@@ -203,6 +205,7 @@ YOLO = "kpt_shape: [1, 3]\nnames: [cat]\nflip_idx: [0]\nval: images/val\n"
         ("train: list.txt\n", "../private/secret.jpg"),
         ("train: list.txt\n", "{out}/secret.jpg"),
         ("train: list.txt\n", "images/link.jpg"),
+        ("train: images\n", ""),
     ],
 )
 def test_yolo_reads_what_lies_below_its_file(tmp_path: Path, secret: Path, settings: str, listed: str) -> None:
@@ -224,6 +227,31 @@ def test_links_that_convert_makes_are_named_for_who_reads_them(tmp_path: Path, m
         read_people("coco", tmp_path / "out", "train")
     monkeypatch.setenv(ALLOWED, note.partition(f"{ALLOWED}=")[2].split()[0])
     assert read_people("coco", tmp_path / "out", "train").people
+
+
+def test_links_to_several_places_name_these_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, disks = tmp_path / "source", tmp_path / "out", [tmp_path / "disk 1/a", tmp_path / "disk 2"]
+    document = labelled_people()
+    write_set(source, {"train": document, "val": document})
+    for number, (disk, image) in enumerate(zip(disks, document["images"], strict=True)):
+        disk.mkdir(parents=True)
+        for split in ("train", "val"):
+            path = source / "images" / split / image["file_name"]
+            path.rename(disk / f"{split}{number}.jpg")
+            path.symlink_to(disk / f"{split}{number}.jpg")
+    monkeypatch.setenv(ALLOWED, os.pathsep.join(map(str, disks)))
+    assert data_tool(["convert", str(source), "--from", "coco", "--to", "coco", "--link", "--out", str(out)]) == 0
+    monkeypatch.delenv(ALLOWED)
+    commands = [line.partition(" it: ")[2] for line in capsys.readouterr().out.splitlines() if " it: " in line]
+    assert len(commands) == 2
+    for command in commands:
+        name, _, value = shlex.split(command)[0].partition("=")
+        assert (name, value.split(os.pathsep)) == (ALLOWED, list(map(str, disks)))
+    monkeypatch.setenv(ALLOWED, value)
+    check = shlex.split(commands[0])
+    assert data_tool(check[check.index("check") :]) == 0
 
 
 def test_a_report_holds_pictures_of_its_run_alone(tmp_path: Path, secret: Path) -> None:

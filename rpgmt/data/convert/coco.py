@@ -13,7 +13,7 @@ from rpgmt.data.coco.category import keypoint_set
 from rpgmt.data.coco.data_root import annotation_files, image_folders
 from rpgmt.data.coco.joining import check_category_ids
 from rpgmt.data.coco.tidy import tidy
-from rpgmt.data.convert.image_files import ImageFinder, Placer, near
+from rpgmt.data.convert.image_files import Claims, ImageFinder, Placer, near
 from rpgmt.data.convert.labels import ALL, Part, count_text, safe_name, the_category
 from rpgmt.errors import UserError
 from rpgmt.whole_files import write_text
@@ -30,20 +30,20 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
         UserError: nothing is there, an image is missing, or an entry is malformed.
     """
     if source.is_file():
-        return [_read(source, ALL, near(source, images), notes)]
-    parts = []
+        return [_read(source, ALL, near(source, images), notes, {})]
+    parts, claims = [], Claims()
     for split in _SPLITS:
         path = next((source / name for name in annotation_files(split) if (source / name).is_file()), None)
         if path is not None:
             folders = [images] if images else [source / name for name in image_folders(split)]
-            parts.append(_read(path, split, folders, notes))
+            parts.append(_read(path, split, folders, notes, claims))
     if not parts:
         looked = ", ".join(name for split in _SPLITS for name in annotation_files(split)[:2])
         raise UserError(f"{source}: no annotations in COCO's format: looked for {looked}; or give the JSON file")
     return parts
 
 
-def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
+def _read(path: Path, split: str, folders: Any, notes: list[str], claims: Claims) -> Part:
     document, name = tidy(read_json(path), str(path)), str(path)
     check_lists(document, name)
     check_category_ids(document, name)
@@ -56,13 +56,14 @@ def _read(path: Path, split: str, folders: Any, notes: list[str]) -> Part:
             warnings.simplefilter("ignore")  # what is inferred, training says
             keypoint_set(entry, name)
     counts = {entry["id"]: len(entry["keypoints"]) for entry in categories}
-    part, finder = Part(split, categories), ImageFinder(folders, path)
+    part, finder = Part(split, categories), ImageFinder(folders, path, claims)
     for image in document["images"]:
         size = image.get("width"), image.get("height")
         if not isinstance(image.get("file_name"), str) or not are_numbers(size) or min(size) <= 0:
             raise UserError(f"{path}: image {image['id']} needs `file_name`, `width` and `height` in pixels")
         part.images.append(image)
-        if file := finder.find(image["file_name"]):
+        name_in_split = [] if split == ALL else [f"{split}/{image['file_name']}"]
+        if file := finder.find(image["file_name"], *name_in_split):
             part.files[image["id"]] = file
     finder.check()
     known, areas = {image["id"] for image in part.images}, 0

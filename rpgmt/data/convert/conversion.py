@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from rpgmt.data.convert import coco, cvat, deeplabcut, label_studio, sleap, yolo
 from rpgmt.data.convert.image_files import Placer
 from rpgmt.data.convert.labels import ALL, Part, count_text
 from rpgmt.data.file_names import ALLOWED
+from rpgmt.data.image_headers import image_size
 from rpgmt.data.random_numbers import generator
 from rpgmt.errors import UserError
 
@@ -45,11 +47,13 @@ class Converted:
         parts: by split.
         result: the file or folder that other programs are given.
         notes: what could not be kept, was filled in or left out, a line each.
+        linked: the value of `RPGMT_LINKED_DATA` that who reads the links needs; "" where there are none.
     """
 
     parts: Sequence[Part]
     result: Path
     notes: Sequence[str]
+    linked: str = ""
 
 
 def convert(
@@ -77,7 +81,8 @@ def convert(
         link: symbolic links to the images in place of copies.
 
     Raises:
-        UserError: the source is malformed or holds nobody, or the folder is not empty.
+        UserError: the source is malformed or holds nobody, an image is turned
+            by Exif and its labels are not, or the folder is not empty.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"`--out` is {out}: give a new or an empty folder, as nothing is overwritten")
@@ -95,15 +100,38 @@ def convert(
         raise UserError(f"{source}: nobody in it has labelled key points")
     if FORMATS[target].trains:
         parts = _with_val(parts, val, seed, notes)
+    if target != "coco":
+        for part in parts:
+            _check_upright(part, target)
     crowds = sum(bool(annotation["iscrowd"]) for part in parts for annotation in part.annotations)
     if crowds and target != "coco":
         notes.append(f"{count_text(crowds, 'crowd')} left out")
     out.mkdir(parents=True, exist_ok=True)
     result = FORMATS[target].write(parts, out, Placer(link), notes)
+    linked = _places([file for part in parts for file in part.files.values()]) if link else ""
     if link:
-        places = os.path.commonpath([file.resolve().parent for part in parts for file in part.files.values()])
-        notes.append(f"links lead out of {out}: set {ALLOWED}={places} for who reads it")
-    return Converted(parts, result, list(dict.fromkeys(notes)))
+        notes.append(f"links lead out of {out}: set {ALLOWED}={shlex.quote(linked)} for who reads it")
+    return Converted(parts, result, list(dict.fromkeys(notes)), linked)
+
+
+def _places(files: Sequence[Path]) -> str:
+    """The folders that hold files, links followed, with `:` between them; of folders within each other the outer one."""
+    folders = {file.resolve().parent for file in files}
+    return os.pathsep.join(sorted(str(folder) for folder in folders if folders.isdisjoint(folder.parents)))
+
+
+def _check_upright(part: Part, target: str) -> None:
+    """Raise UserError where labels are those of a picture as it lies in its file, which Exif turns by a quarter.
+
+    Training on COCO's format knows both ways by the size that is written there; who reads the other formats obeys Exif.
+    """
+    for image in part.images:
+        width, height = image["width"], image["height"]
+        if width != height and image_size(part.files[image["id"]]) == (height, width):
+            raise UserError(
+                f"{part.files[image['id']]}: is shown as {height}×{width}, and its labels are for {width}×{height}, as it lies "
+                f"in the file: {target} has labels of the picture as shown; remove Exif's orientation from copies of the images"
+            )
 
 
 def _only(part: Part, name: str, source: Path) -> Part:

@@ -21,7 +21,7 @@ from typing import Any
 
 from rpgmt.config.text_files import read_text
 from rpgmt.config.yaml_files import load_yaml
-from rpgmt.data.convert.image_files import ImageFinder, Placer
+from rpgmt.data.convert.image_files import Claims, ImageFinder, Placer
 from rpgmt.data.convert.labels import ALL, Part, Point, box_round, category, count_text, flat_name
 from rpgmt.data.image_headers import image_size
 from rpgmt.errors import UserError
@@ -49,11 +49,11 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
     if len(categories) > 1:
         notes.append("body parts that occur once in an image (`single`) are a category of their own")
     parts: dict[str, Part] = {}
-    animals = 0
+    animals, claims = 0, Claims()
     for path, (columns, rows) in zip(files, tables, strict=True):
         split = path.parent.name if path.parent.name in _SPLITS else ALL
         part = parts.setdefault(split, Part(split, categories))
-        finder = ImageFinder([images] if images else [path.parent, path.parent.parent.parent, path.parent.parent], path)
+        finder = ImageFinder([images] if images else [path.parent, path.parent.parent.parent, path.parent.parent], path, claims)
         for name, values in rows:
             short = name.rpartition("/")[2]
             file = finder.find(short, name) if (path.parent / short).is_file() else finder.find(name, short)

@@ -14,7 +14,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import parse_qs, quote, unquote, urlparse
 from xml.sax.saxutils import quoteattr
 
 from rpgmt.config.json_files import read_json
@@ -226,7 +226,7 @@ def write(parts: list[Part], out: Path, placer: Placer, notes: list[str]) -> Pat
         for image, people in part.people_of_images():
             place = f"images/{part.split}/{safe_name(image['file_name'])}"
             placer.place(part.files[image["id"]], out / place)
-            data = {"image": f"/data/local-files/?d={place}", "split": part.split}
+            data = {"image": f"/data/local-files/?d={quote(place)}", "split": part.split}
             result = [region for person, points in people for region in _regions(person, points, entry, image)]
             tasks.append({"id": len(tasks) + 1, "data": data, "annotations": [{"result": result}]})
     write_text(out / "tasks.json", json.dumps(tasks, allow_nan=False, ensure_ascii=False))

@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 
 from rpgmt.config.json_files import read_json
-from rpgmt.data.convert.image_files import ImageFinder, Placer
+from rpgmt.data.convert.image_files import Claims, ImageFinder, Placer
 from rpgmt.data.convert.labels import Part, Point, box_round, category, count_text, pairs_by_name, safe_name, split_of
 from rpgmt.data.convert.labels import flip_pairs as pairs_of
 from rpgmt.data.image_headers import image_size
@@ -40,8 +40,9 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
         files = [source / f"{split}.json" for split in ("train", "val", "test", "all") if (source / f"{split}.json").is_file()]
         if not files:
             raise UserError(f"{source}: no train.json or val.json in it: give SLEAP's file itself")
-        return [_read(path, path.stem, images, notes) for path in files]
-    return [_read(source, split_of(source.stem if source.stem in ("train", "val", "test") else None), images, notes)]
+        claims = Claims()
+        return [_read(path, path.stem, images, notes, claims) for path in files]
+    return [_read(source, split_of(source.stem if source.stem in ("train", "val", "test") else None), images, notes, {})]
 
 
 def _labels(path: Path) -> Any:
@@ -55,7 +56,7 @@ def _labels(path: Path) -> Any:
     return to_dict(sleap_io.load_slp(str(path), open_videos=False))
 
 
-def _read(path: Path, split: str, images: Path | None, notes: list[str]) -> Part:
+def _read(path: Path, split: str, images: Path | None, notes: list[str], claims: Claims) -> Part:
     labels = _labels(path)
     keys = ("skeletons", "videos", "labeled_frames")
     if not isinstance(labels, dict) or not all(isinstance(labels.get(key), list) for key in keys):
@@ -76,7 +77,7 @@ def _read(path: Path, split: str, images: Path | None, notes: list[str]) -> Part
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(f"{path}: not SLEAP's labels as JSON: {type(error).__name__} {error}") from error
-    files = _frame_files(path, videos, [(video, frame) for video, frame, _ in frames], images)
+    files = _frame_files(path, videos, [(video, frame) for video, frame, _ in frames], images, claims)
     part = Part(split, categories)
     for (video, frame, _), found in zip(frames, people, strict=True):
         name, file = files[video, frame]
@@ -114,10 +115,10 @@ def _point(point: dict[str, Any]) -> Point:
 
 
 def _frame_files(
-    path: Path, videos: list[Any], frames: list[tuple[int, int]], images: Path | None
+    path: Path, videos: list[Any], frames: list[tuple[int, int]], images: Path | None, claims: Claims
 ) -> dict[tuple[int, int], tuple[str, Path]]:
     """Of each frame its name and its image file."""
-    finder = ImageFinder([images] if images else [path.parent, path.parent / "images"], path)
+    finder = ImageFinder([images] if images else [path.parent, path.parent / "images"], path, claims)
     wanted: dict[int, list[int]] = defaultdict(list)
     result: dict[tuple[int, int], tuple[str, Path]] = {}
     for video, frame in frames:

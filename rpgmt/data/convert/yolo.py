@@ -21,11 +21,19 @@ from rpgmt.data.convert.image_files import Placer, images_below
 from rpgmt.data.convert.labels import DIGITS, Part, Point, category, count_text, flip_pairs, pairs_by_name, safe_name
 from rpgmt.data.file_names import check_link, file_inside, folder_inside
 from rpgmt.data.image_headers import image_size
+from rpgmt.data.images import IMAGE_SUFFIXES
 from rpgmt.errors import UserError
 from rpgmt.whole_files import write_text
 
 _LEAST = 0.5 / 10**DIGITS
 """What a box may stick out of its image in pixels without a word: less is the sum of two rounded numbers."""
+
+_ROUNDED = 1.001
+_PIXELS = 2.0
+"""Parts of an image's size above the first are beyond its edge; those above the second are no parts, but pixels."""
+
+_NOT_READ = (".avif", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff")
+"""Suffixes of images that training does not read."""
 
 _SPLITS = ("train", "val", "test")
 
@@ -42,16 +50,42 @@ def read(source: Path, images: Path | None, notes: list[str]) -> list[Part]:
     settings = load_yaml(path)
     categories, dimensions = _categories(settings, path, notes)
     root = images or _root(settings, path)
-    parts = []
+    parts, labels, beyond = [], list[Path](), 0
     for split in _SPLITS:
         if settings.get(split):
             part = Part(split, categories)
             for file, name in _images(settings[split], root, path):
-                _read_image(part, file, name, dimensions, notes)
+                beyond += _read_image(part, file, name, dimensions)
             parts.append(part)
+            labels += [_label_file(file) for file in part.files.values()]
     if not parts:
         raise UserError(f"{path}: none of `train`, `val` and `test` is given: name the folders of images")
+    if not any(file.is_file() for file in labels):
+        raise UserError(f"{path}: none of the images has a label file: looked for {labels[0]} and so on")
+    if beyond:
+        notes.append(f"{count_text(beyond, 'line')} of labels with numbers beyond 1, outside of the image: taken as they are")
+    for part in parts:
+        _note_passed_over(part, set(labels), notes)
     return parts
+
+
+def _note_passed_over(part: Part, labels: set[Path], notes: list[str]) -> None:
+    """Notes how many images have no label file, and what lies beside those that were read."""
+    files = list(part.files.values())
+    without = sum(not _label_file(file).is_file() for file in files)
+    if without:
+        count = f"{without} of {count_text(len(files), 'image')} of {part.split}"
+        notes.append(f"{count} without a label file: taken for images with nobody on them")
+    beside = sorted(file for folder in {file.parent for file in files} for file in folder.iterdir())
+    if others := [file for file in beside if file.suffix.lower() in _NOT_READ and _label_file(file) not in labels]:
+        count = f"{count_text(len(others), 'file')} of {part.split} passed over with their labels, {others[0].name} the first"
+        notes.append(f"{count}: images are read as {', '.join(IMAGE_SUFFIXES)}")
+    known = labels | {_label_file(file) for file in beside if file.suffix != ".txt"}
+    places = {_label_file(file).parent for file in files}
+    found = {file for place in places if place.is_dir() for file in place.glob("*.txt")}
+    if lone := sorted(file.name for file in found - known if file.name != "classes.txt"):
+        count = count_text(len(lone), "label file")
+        notes.append(f"{count} of {part.split} without an image passed over, {lone[0]} the first")
 
 
 def _categories(settings: dict[str, Any], path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], int]:
@@ -107,7 +141,7 @@ def _images(given: Any, root: Path, path: Path) -> list[tuple[Path, str]]:
         else:
             raise UserError(f"{path}: {place} is missing: give a folder of images or a text file that lists them")
     if not found:
-        raise UserError(f"{path}: {given} holds no image")
+        raise UserError(f"{path}: {given} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 
@@ -119,13 +153,14 @@ def _label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _read_image(part: Part, file: Path, name: str, dimensions: int, notes: list[str]) -> None:
+def _read_image(part: Part, file: Path, name: str, dimensions: int) -> int:
+    """Adds an image with its people, and returns how many of them have places outside of it."""
     width, height = image_size(file)
     number, labels = part.add_image(name, width, height, file), _label_file(file)
     if not labels.is_file():  # an image without people
-        return
+        return 0
     check_link(labels)
-    count = len(part.categories[0]["keypoints"])
+    count, beyond = len(part.categories[0]["keypoints"]), 0
     for line, text in enumerate(read_text(labels).splitlines(), 1):
         if not text.strip():
             continue
@@ -138,10 +173,15 @@ def _read_image(part: Part, file: Path, name: str, dimensions: int, notes: list[
             raise UserError(f"{where}: {len(values)} numbers: give class, box and {dimensions} for each of {count} points")
         if values[0] not in range(len(part.categories)):
             raise UserError(f"{where}: class {values[0]:g} is none of 0 to {len(part.categories) - 1}")
-        x, y, w, h = (value * side for value, side in zip(values[1:5], (width, height) * 2, strict=True))
         rows = [values[i : i + dimensions] for i in range(5, len(values), dimensions)]
+        largest = max(values[1:5] + [v for row in rows if dimensions == 2 or row[2] for v in row[:2]])
+        if largest > _PIXELS:
+            raise UserError(f"{where}: {largest:g} is no part of the image's size: divide pixels by its width and height")
+        beyond += largest > _ROUNDED
+        x, y, w, h = (value * side for value, side in zip(values[1:5], (width, height) * 2, strict=True))
         points = [_point(row, width, height, where) for row in rows]
         part.add_person(number, int(values[0]) + 1, points, (x - w / 2, y - h / 2, w, h))
+    return beyond
 
 
 def _point(row: list[float], width: int, height: int, where: str) -> Point:
