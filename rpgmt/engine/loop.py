@@ -31,6 +31,7 @@ from rpgmt.engine.drawing import draw, draw_again
 from rpgmt.engine.evaluate import Validation, to_device, validate
 from rpgmt.engine.finite import NonFiniteError
 from rpgmt.engine.joining import together
+from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.plan import make_plan
 from rpgmt.engine.record import Record
 from rpgmt.engine.run_folder import RunFolder
@@ -194,7 +195,8 @@ class Training:
         seconds = float(self.checkpoint.get("seconds", 0.0))
         self.saver = Saver(self.folder, self.config, self.step, self.loader, self.standing, seconds)
         with StopSignals(speak=self.first) as self.signals:
-            self.record = Record(self.folder, self.done, self.plan.steps, silent=not self.first)
+            kept = self.done if self.standing.due is None else self.done - 1
+            self.record = Record(self.folder, self.done, kept, self.plan.steps, silent=not self.first)
             if self.standing.metrics:
                 self.record.measured(self.task.monitor, self.standing.metrics[self.task.monitor])
             try:
@@ -217,8 +219,9 @@ class Training:
         loader, step, train = self.loader, self.step, self.train
         if not self.checkpoint:
             self.saver.checkpoint(self.folder.last, self.done)  # a run that is killed early goes on from these first weights
-        if self.standing.due:
+        if self.standing.due is not None:
             self.between_steps = True
+            step.rate = train.lr * learning_rate_factor(self.done - 1, step.steps, step.train)  # for the row
             self._validate()
             self.saver.checkpoint(self.folder.last, self.done)
             if self.finished:
@@ -317,23 +320,23 @@ class Training:
     def _validate(self) -> None:
         """Validate; what breaks off leaves the standing as it was, with this validation due."""
         self.saver.check(self.done)
-        self.standing.due = True
+        if self.standing.due is None:
+            self.standing.due = self.step.losses.take()
         before = dataclasses.asdict(self.standing)
         try:
-            self._measure()
+            self._measure(self.standing.due)
         except BaseException:
             vars(self.standing).update(before)
             raise
 
-    def _measure(self) -> None:
-        losses = self.step.losses.take()
+    def _measure(self, losses: Mapping[str, float]) -> None:
         with self.saver.averaged():
             share_buffers(self.task.model)
             layout, device = self.train.channels_last, self.fabric.device
             found = validate(self.task, self.task.model, self.validation_batches, device, channels_last=layout)
             if found is not None:  # in the first process
                 self._note(losses, found)
-        self.standing.due = False
+        self.standing.due = None
         if found is not None and self.standing.stale == 0:
             self.saver.checkpoint(self.folder.best, self.done)
         if self.train.patience is not None:

@@ -33,7 +33,8 @@ class Record:
 
     Args:
         folder: of the run.
-        done: steps that are done before this start; rows after them are dropped.
+        done: steps that are done before this start.
+        kept: the last step whose row stays, if there is one; those after it are dropped, they come again.
         total: steps of the whole run.
         silent: in processes other than the first.
 
@@ -41,15 +42,15 @@ class Record:
         UserError: a file cannot be written; so says `row`.
     """
 
-    def __init__(self, folder: RunFolder, done: int, total: int, *, silent: bool) -> None:
+    def __init__(self, folder: RunFolder, done: int, kept: int, total: int, *, silent: bool) -> None:
         self._first, self._total, self._silent = done, total, silent
         self._start = self._last_line = time.monotonic()
         self._bar: Progress | None = None
         self._measured = ""
         if silent:
             return
-        self._table = Table(folder.table, done)
-        self._events = Events(folder.path, done + 1)
+        self._table = Table(folder.table, kept)
+        self._events = Events(folder.path, kept + 1)
         console = Console()
         if console.is_terminal:
             # The text changes twice a second: drawing must not take time from short steps.

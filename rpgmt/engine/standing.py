@@ -20,14 +20,14 @@ class Standing:
         best_step: optimizer steps that were done then.
         stale: validations since the best one.
         metrics: of the last one.
-        due: the last step's validation is yet to be made: it was broken off.
+        due: of a validation that is yet to be made, as it was broken off, the training losses of its row; else None.
     """
 
     best: float | None = None
     best_step: int | None = None
     stale: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)
-    due: bool = False
+    due: dict[str, float] | None = None
 
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> Standing:

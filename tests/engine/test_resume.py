@@ -15,12 +15,15 @@ from typing import Any
 import pytest
 import torch
 from runs import assert_same_end, at, send
-from toy import BATCH, PER_EPOCH, Toy, config
+from safetensors.torch import load_file
+from toy import BATCH, PER_EPOCH, Noise, Toy, config
 
 from rpgmt import cli
 from rpgmt.data.loader import ResumableLoader
 from rpgmt.engine.checkpoint import load_checkpoint
 from rpgmt.engine.loop import fit
+from rpgmt.engine.run_folder import RunFolder, is_finished
+from rpgmt.engine.saving import Saver
 from rpgmt.engine.signals import Interrupted
 from rpgmt.errors import UserError
 
@@ -88,6 +91,94 @@ def test_several_times(tmp_path: Path, whole: Callable[..., Path]) -> None:
             fit(task, config(out, resume=resume, **BASE))
     fit(Toy(), config(out, resume=True, **BASE))
     assert_same_end(out, whole())
+
+
+@pytest.mark.parametrize("values", [{}, {"ema": 0.9}, {"patience": 2}])
+@pytest.mark.parametrize("which", ["validation", "best model", "best checkpoint"])
+def test_a_validation_that_was_broken_off_is_made_again(
+    tmp_path: Path, values: dict[str, Any], which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had not been broken off: by a file that cannot be read, a disk that is full, or a second signal."""
+    scores: list[float | None] = [-0.5, -0.4, -0.6]
+    whole, task = Toy(), Toy()
+    whole.scores, task.scores = [*scores], [*scores]
+    fit(whole, config(tmp_path / "whole", **BASE, **values))
+    out = tmp_path / "run"
+    count = iter(range(99))
+
+    def second_time_fails(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            if next(count) == 1:
+                raise OSError("the disk is full")
+            return call(*arguments)
+
+        return wrapped
+
+    if which == "validation":
+        monkeypatch.setattr(task, "metrics", second_time_fails(task.metrics))
+    elif which == "best model":
+        monkeypatch.setattr(Saver, "model", second_time_fails(Saver.model))
+    else:
+        last = Saver.checkpoint
+
+        def checkpoint(saver: Saver, path: Path, done: int) -> None:
+            (second_time_fails(last) if path.name == "best.ckpt" else last)(saver, path, done)
+
+        monkeypatch.setattr(Saver, "checkpoint", checkpoint)
+    with pytest.raises(OSError, match="full"):
+        fit(task, config(out, **BASE, **values))
+    monkeypatch.undo()
+    again = Toy()
+    again.scores = [*scores][1:]
+    fit(again, config(out, resume=True, **BASE, **values))
+    assert task.batches + again.batches == 3 * PER_EPOCH  # and no training is lost
+    assert_same_end(out, tmp_path / "whole")
+    for name in ("best.safetensors", "model.safetensors"):
+        a, b = (load_file(folder / name) for folder in (out, tmp_path / "whole"))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a,b\n1,2\n",
+        b"step,epoch\n\xff\xfe,1\n",
+        b"step,epoch\n" + b"9" * 200_000 + b",1\n",
+        "step,epoch\n²,1\n".encode(),
+        b"step,epoch\n1,2,3,4\n",
+        b"step,epoch,val/score\n1,1,high\n",
+        b'step,epoch\n"1,2\n3,4\n',
+        b"\0\n\0\n",
+    ],
+)
+def test_a_damaged_table_is_kept_beside_the_new_one(tmp_path: Path, data: bytes) -> None:
+    out = tmp_path / "run"
+    fit(Toy(), config(out, epochs=1))
+    (out / "metrics.csv").write_bytes(data)
+    (out / "commands.txt").write_bytes(b"\xff\xfe")
+    with pytest.warns(UserWarning, match=r"metrics\.csv has lines that are no rows of numbers: it is kept as"):
+        fit(Toy(), config(out, epochs=2, resume=True), command="again")
+    assert (out / "metrics.csv.damaged").read_bytes() == data
+    with (out / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == [str(2 * PER_EPOCH)]
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, '{"ended": 3}', "\0"])
+def test_a_damaged_record_does_not_say_that_a_run_is_finished(tmp_path: Path, text: str) -> None:
+    fit(Toy(), config(tmp_path, epochs=1))
+    folder = RunFolder(tmp_path)
+    assert is_finished(folder, config(tmp_path, epochs=1))
+    folder.metrics.write_text(text)
+    assert not is_finished(folder, config(tmp_path, epochs=1))
+
+
+def test_other_data_are_not_gone_on_with(tmp_path: Path) -> None:
+    fit(Toy(), config(tmp_path / "run", epochs=1))
+    task = Toy()
+    task.train_data = Noise(20, 1)
+    with pytest.raises(UserError, match="the training data have 20 samples, and had 21 when the run was left"):
+        fit(task, config(tmp_path / "run", resume=True))
 
 
 def in_process(target: Callable[[], Any]) -> int | None:
