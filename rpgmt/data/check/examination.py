@@ -43,12 +43,14 @@ class Report:
 
     Args:
         recognised: what the data set was taken for.
+        categories: that were chosen; None: all with key points.
         findings: what is wrong, and what one should know.
         counts: of each split.
         sets: of each split that can be read what training reads, without the entries that it would refuse.
     """
 
     recognised: Recognised
+    categories: Sequence[str] | None = None
     findings: Findings = field(default_factory=Findings)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     sets: dict[str, Readable] = field(default_factory=dict)
@@ -78,6 +80,7 @@ def examine(
     task: str | None = None,
     data: str | None = None,
     splits: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Report:
     """Checks a data set.
@@ -86,13 +89,18 @@ def examine(
         path: its folder, or the YAML file that describes it.
         task, data: what it is to be taken for; None: what its files look like.
         splits: which are looked at; None: those that training needs.
+        categories: names of those that are the people, as of `rpgmt.data.coco.people.CocoPeople`; for key points in COCO's
+            format.
         progress: shows how far it is, on a terminal.
 
     Raises:
-        UserError: the path holds no data set.
+        UserError: the path holds no data set, or one that categories cannot be chosen of.
     """
-    report = Report(recognise(path, task, data))
+    report = Report(recognise(path, task, data), categories)
     own = report.recognised
+    if categories is not None and (own.task, own.data) != ("pose", "coco"):
+        given = f"`--categories` is {','.join(categories)}: training takes them of --task pose --data coco only"
+        raise UserError(f"{given}, and {path} is {own.title} (--task {own.task} --data {own.data}): leave it out")
     wanted = tuple(splits or (*own.splits, *_missing(own)))
     digests: dict[str, Digests] = {}
     for split in wanted:
@@ -169,7 +177,7 @@ class _Examination:
         return self._document(document, path)
 
     def _document(self, document: Any, path: Path) -> CocoPeople | None:
-        sound = people_checks.sound_part(document, str(path), self.findings)
+        sound = people_checks.sound_part(document, str(path), self.findings, self.report.categories)
         if sound is None:
             return None
         number = keypoint_category(sound, str(path))["id"]

@@ -23,13 +23,14 @@ _TOLERANCE = 1.0
 """Pixels that a box or a point may lie outside of its image without a word: rounding."""
 
 
-def sound_part(document: Any, name: str, findings: Findings) -> dict[str, Any] | None:
+def sound_part(document: Any, name: str, findings: Findings, categories: Sequence[str] | None = None) -> dict[str, Any] | None:
     """Lists every entry that training would refuse, and returns the document without them, or None if nothing can be read.
 
     Args:
         document: parsed, whatever it is.
         name: of the file, for messages.
         findings: gets what is wrong.
+        categories: names of those that are the people; None: all that have key points.
     """
     with findings.warnings_as_facts():
         document = tidy(document, name)
@@ -37,7 +38,7 @@ def sound_part(document: Any, name: str, findings: Findings) -> dict[str, Any] |
         document = {**document, **{key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}}
     try:
         with findings.warnings_as_facts():
-            document, _ = join_categories(document, name)
+            document, _ = join_categories(document, name, categories)
         category = keypoint_category(document, name)
     except UserError as error:
         findings.refuse("files that are no COCO key-point documents", str(error))
