@@ -32,6 +32,7 @@ class LabelCount:
     def __init__(self, labelled: MultiTaskSet, findings: Findings) -> None:
         self.labelled, self.findings = labelled, findings
         self.with_label: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.pixels = {name: np.zeros(len(map_.classes), np.int64) for name, map_ in labelled.maps.items() if map_.categorical}
         self.classes: dict[str, Counter[int]] = {name: Counter() for name in labelled.classes}
 
@@ -42,6 +43,7 @@ class LabelCount:
                 found = self.labelled.read_maps(entry, [name])
             except UserError as error:
                 self.findings.refuse(f"files of the label {name}", str(error))
+                self.refused[name] += 1
                 continue
             if name in found:
                 self._count(name, kind, found[name])
@@ -65,9 +67,11 @@ class LabelCount:
             split: for the notes.
         """
         for name in (*self.labelled.maps, *self.labelled.classes):
-            if without := images - self.with_label[name]:
+            if without := images - self.with_label[name] - self.refused[name]:
                 self.findings.fact(f"{split}: {without} of {images} images have no label {name}")
         for name, pixels in self.pixels.items():
+            if self.refused[name]:  # who knows what is in those
+                continue
             shares = dict(zip(self.labelled.maps[name].classes, (pixels / max(1, pixels.sum())).tolist(), strict=True))
             note_shares(shares, f"{split}, {name}", "pixels", self.findings)
         for name, found in self.classes.items():

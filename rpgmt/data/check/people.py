@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,20 @@ _TOLERANCE = 1.0
 """Pixels that a box or a point may lie outside of its image without a word: rounding."""
 
 
-def sound_part(document: Any, name: str, findings: Findings, categories: Sequence[str] | None = None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class SoundPart:
+    """What is left of a document without the entries that training would refuse.
+
+    Args:
+        document: in COCO's format, with one category that has key points.
+        refused: ids of images that somebody is on who is not in it.
+    """
+
+    document: dict[str, Any]
+    refused: set[Any]
+
+
+def sound_part(document: Any, name: str, findings: Findings, categories: Sequence[str] | None = None) -> SoundPart | None:
     """Lists every entry that training would refuse, and returns the document without them, or None if nothing can be read.
 
     Args:
@@ -35,7 +49,10 @@ def sound_part(document: Any, name: str, findings: Findings, categories: Sequenc
     with findings.warnings_as_facts():
         document = tidy(document, name)
     if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in _LISTS):
-        document = {**document, **{key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}}
+        own = {key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}
+        if any(document[key] and not own[key] for key in _LISTS):
+            return None
+        document = {**document, **own}
     try:
         with findings.warnings_as_facts():
             document, _ = join_categories(document, name, categories)
@@ -44,26 +61,33 @@ def sound_part(document: Any, name: str, findings: Findings, categories: Sequenc
         findings.refuse("files that are no COCO key-point documents", str(error))
         return None
     images = [image for image in document["images"] if _has_size(image, name, findings)]
-    known, count = {image["id"] for image in images}, len(category["keypoints"])
-    sound = []
+    # Who is on an image that was refused just now is on an image: what is said of it is enough.
+    known, left, count = *({image["id"] for image in some} for some in (document["images"], images)), len(category["keypoints"])
+    sound, refused, people = [], set(), 0
     for annotation in document["annotations"]:
         if not is_integer(annotation.get("category_id")):
             given = repr(annotation.get("category_id", "missing"))
             findings.refuse("annotations whose `category_id` is no integer", f"{name}: annotation {annotation['id']}: {given}")
-            continue
-        if annotation["category_id"] != category["id"]:
+        elif annotation["category_id"] != category["id"]:
             sound.append(annotation)
             continue
-        try:
-            complete_annotation(annotation, count, known, name)
-        except UserError as error:
-            findings.refuse(_title(annotation, count, known), str(error))
         else:
-            sound.append(annotation)
-    if not images or not any(annotation.get("category_id") == category["id"] for annotation in sound):
-        findings.refuse("files in which nobody is left", name)
+            try:
+                complete_annotation(annotation, count, known, name)
+            except UserError as error:
+                findings.refuse(_title(annotation, count, known), str(error))
+            else:
+                if annotation["image_id"] in left:
+                    sound.append(annotation)
+                    people += 1
+                continue
+        if is_id(annotation.get("image_id"), "images"):
+            refused.add(annotation["image_id"])
+    if not people:
+        if not refused and len(images) == len(document["images"]):
+            findings.refuse("files in which nobody is left", name)
         return None
-    return {**document, "images": images, "annotations": sound}
+    return SoundPart({**document, "images": images, "annotations": sound}, refused)
 
 
 def _with_own_ids(entries: list[Any], key: str, name: str, findings: Findings) -> list[Any]:

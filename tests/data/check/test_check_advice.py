@@ -94,3 +94,72 @@ def test_the_page_says_which_pictures_are_turned(orientation: int) -> None:
         Image.fromarray(pixels).save(file, "PNG", exif=exif)
         as_stored = np.array_equal(decode_image(file.getvalue(), width, 20, name="x"), pixels)
         assert as_stored == (orientation >= 5 and width != 20)
+
+
+def test_a_missing_image_is_said_once(root: Path) -> None:
+    (root / "images/train/train1.png").unlink()
+    assert said(examine(root)) == [f"1 × images that are missing: {root}/images/train/train1.png"]
+    for number in (0, 2, 3, 4):
+        (root / f"images/train/train{number}.png").unlink()
+    (root / "images/train/train5.png").unlink()
+    (found,) = said(examine(root))
+    assert found.startswith("1 × splits without images")
+
+
+def test_images_without_anybody_are_said_where_it_is_so(root: Path) -> None:
+    change(root, lambda d: d["annotations"].pop())
+    path = root / "annotations/person_keypoints_train.json"
+    assert said(examine(root)) == [f"{path}: 1 of 6 images have nobody to train on"]
+    (root / "images/train/train5.png").unlink()
+    (root / "images/train/train4.png").unlink()
+    assert len(found := said(examine(root))) == 3
+    assert "1 of 1 images without labelled people are missing" in found[1]
+    assert "1 of 5 images have nobody" in found[2]
+
+
+@pytest.mark.parametrize(
+    ("edit", "title", "count"),
+    [
+        (lambda d: d["images"][1].pop("width"), "images without `file_name`, `width` or `height`", 1),
+        (lambda d: [image.pop("width") for image in d["images"]], "images without `file_name`, `width` or `height`", 6),
+        (lambda d: d["annotations"][1].pop("area"), "labelled people without an area", 1),
+        (lambda d: [person.pop("area") for person in d["annotations"]], "labelled people without an area", 6),
+        (lambda d: [image.update(id=None) for image in d["images"]], "`images` that are no objects with an `id`", 6),
+    ],
+)
+def test_an_entry_that_is_refused_is_said_once(root: Path, edit: Edit, title: str, count: int) -> None:
+    change(root, edit)
+    (found,) = said(examine(root))
+    assert found.startswith(f"{count} × {title}: {root}")
+
+
+def test_masks_that_are_refused_are_not_missing(tmp_path: Path) -> None:
+    write_maps(tmp_path, "masks", "kind: classes, classes: [ground, cat]", np.full((8, 10), 5, np.uint8))
+    (found,) = said(examine(tmp_path))
+    assert found.startswith("12 × files of the label masks: ")
+
+
+def write_maps(root: Path, name: str, kind: str, values: np.ndarray) -> None:
+    """Six images a split with a map of these values each."""
+    (root / "dataset.yaml").write_text(f"images: 'i/{{split}}'\nmaps: {{{name}: {{folder: '{name}/{{split}}', {kind}}}}}\n")
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder in ("i", name):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        for number in range(6):
+            pixels = random.integers(0, 255, (*values.shape[:2], 3), np.uint8)
+            Image.fromarray(pixels).save(root / f"i/{split}/{number}.png")
+            np.save(root / f"{name}/{split}/{number}.npy", values)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_links_that_lead_out_are_called_so(root: Path, tmp_path: Path, count: int) -> None:
+    (tmp_path / "other").mkdir()
+    for number in range(count):
+        file = root / f"images/train/train{number}.png"
+        file.rename(tmp_path / "other" / file.name)
+        file.symlink_to(tmp_path / "other" / file.name)
+    (found,) = said(examine(root))
+    assert found.startswith(f"{count} × images that lie elsewhere: ")
+    assert "'train0.png' leads out of" in found
+    assert "RPGMT_LINKED_DATA=DIR" in found
