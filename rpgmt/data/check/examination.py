@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ from rpgmt.data.check import people as people_checks
 from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance, report_mirror
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
+from rpgmt.data.check.image_places import find_folder, is_there
 from rpgmt.data.check.recognition import Recognised, recognise
 from rpgmt.data.coco.annotations import AREA_RULE, is_box
-from rpgmt.data.coco.data_root import annotation_files, find_file, image_folders
+from rpgmt.data.coco.data_root import annotation_files, find_file
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
-from rpgmt.data.file_names import file_inside
 from rpgmt.data.image_headers import image_size
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.mirror_classes import mirror_of
@@ -181,13 +180,13 @@ class _Examination:
         if part is None:
             return None
         sound = part.document
-        folder = self._folder([image["file_name"] for image in sound["images"]], path)
+        folder = find_folder(self.root, self.split, [image["file_name"] for image in sound["images"]], path, self.findings)
         if folder is None:
             return None
         peopled = {image["id"] for image in people_checks.images_of_people(sound, str(path))}
         lost = part.refused - peopled
         for image in sound["images"]:
-            if image["id"] in peopled | part.refused and not self._is_there(folder, image["file_name"], path):
+            if image["id"] in peopled | part.refused and not is_there(folder, image["file_name"], path, self.findings):
                 lost.add(image["id"])
         if lost and peopled <= lost:
             return None
@@ -195,31 +194,6 @@ class _Examination:
         sound["images"] = [image for image in sound["images"] if image["id"] not in lost]
         sound["annotations"] = [entry for entry in sound["annotations"] if entry.get("image_id") not in lost]
         return self._try(lambda _: CocoPeople.from_document(sound, folder, name=str(path)))
-
-    def _folder(self, files: list[str], path: Path) -> Path | None:
-        """As training: the first folder that has the first image or, with that one missing, another."""
-        folders = [self.root / place for place in image_folders(self.split)]
-        holding = (place for some in (files[:1], files) for place in folders if any(_is_in(place, name) for name in some))
-        folder = next(holding, None)
-        if folder is None:
-            elsewhere = [error for name in files if (error := _leads_out(folders, name, path))]
-            for error in elsewhere:
-                self.findings.refuse("images that lie elsewhere", error)
-            if not elsewhere:
-                looked = ", ".join(image_folders(self.split))
-                self.findings.refuse("splits without images", f"{path}: {files[0]} and the others, looked in {looked}")
-        return folder
-
-    def _is_there(self, folder: Path, file_name: str, path: Path) -> bool:
-        try:
-            file = file_inside(folder, file_name, str(path))
-        except UserError as error:
-            self.findings.refuse("images that lie elsewhere", str(error))
-            return False
-        if not os.path.isfile(file):
-            self.findings.refuse("images that are missing", str(file))
-            return False
-        return True
 
     def _people(self, people: CocoPeople) -> Digests:
         """Labels and images of people."""
@@ -320,23 +294,6 @@ class _Examination:
         """Whether a class without images was listed, at which the reader would stop."""
         titles = [finding for finding in self.findings.refused if finding.title == "classes without images"]
         return any(example.startswith(f"{folder}/") for finding in titles for example in finding.examples)
-
-
-def _is_in(folder: Path, name: str) -> bool:
-    try:
-        return os.path.isfile(file_inside(folder, name, name))
-    except UserError:
-        return False
-
-
-def _leads_out(folders: Sequence[Path], name: str, path: Path) -> str | None:
-    """Why an image that `path` names is not read from the first folder where it leads elsewhere; None where it does not."""
-    for folder in folders:
-        try:
-            file_inside(folder, name, str(path))
-        except UserError as error:
-            return str(error)
-    return None
 
 
 def _with_areas(document: Any) -> Any:
