@@ -247,7 +247,7 @@ class _Examination:
         if labelled.people is not None:
             counts |= people_checks.check_labels(labelled.people.annotations, labelled.people.name, self.findings)
         check_sides(labelled, self.findings)
-        counter = LabelCount(labelled, self.findings)
+        counter = LabelCount(labelled, self.findings, self._units())
         self.report.counts[self.split] = counts
         files = []
         for entry in tracked(entries, len(entries), f"{self.split} labels", sys.stderr, self.progress):
@@ -257,15 +257,25 @@ class _Examination:
         counter.report(len(entries), self.split)
         return digests
 
+    def _units(self) -> dict[str, float]:
+        if self.data != "folders":
+            return {}
+        return {name: float(files.get("unit", 1.0)) for name, files in (self._description()[1].get("maps") or {}).items()}
+
+    def _description(self) -> tuple[Path, dict[str, Any]]:
+        """The YAML file of folders, and what it holds."""
+        from rpgmt.config.yaml_files import load_yaml
+
+        path = self.root / "dataset.yaml" if self.root.is_dir() else self.root
+        return path, load_yaml(path)
+
     def _image_file(self, labelled: MultiTaskSet, entry: dict[str, Any]) -> Path:
         if labelled.people is not None and labelled.people.image_dir is not None:
             return labelled.people.image_dir / entry["file_name"]
         if self.data != "folders":
             return self.root / self.split / "image" / entry["file_name"]
-        from rpgmt.config.yaml_files import load_yaml
-
-        description = self.root / "dataset.yaml" if self.root.is_dir() else self.root
-        return description.parent / load_yaml(description)["images"].replace("{split}", self.split) / entry["file_name"]
+        path, description = self._description()
+        return path.parent / description["images"].replace("{split}", self.split) / entry["file_name"]
 
     def classes(self) -> Digests:
         folder = self.root / self.split

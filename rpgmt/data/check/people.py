@@ -22,6 +22,12 @@ from rpgmt.errors import UserError
 _LISTS = ("images", "annotations", "categories")
 _TOLERANCE = 1.0
 """Pixels that a box or a point may lie outside of its image without a word: rounding."""
+MOST_PEOPLE = 20
+"""In an image, of whom COCO's evaluation of key points takes the results."""
+SMALLEST_AREA = 0.01
+"""Part of the box that somebody's segment may be without a word."""
+MANY = 0.01
+"""Part of the people with points at one place above which that is no accident."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,11 @@ def check_labels(document: dict[str, Any], name: str, findings: Findings) -> dic
     for entry, points in labelled:
         _check_person(entry, points, names, images[entry["image_id"]], f"{name}: annotation {entry['id']}", findings)
     _check_twins(labelled, name, findings)
+    _check_origin([points for _, points in labelled], name, findings)
+    for number, count in Counter(entry["image_id"] for entry, _ in labelled).items():
+        if count > MOST_PEOPLE:
+            title = f"images with more than {MOST_PEOPLE} people (COCO's evaluation counts the {MOST_PEOPLE} best found)"
+            findings.note(title, f"{name}: {images[number]['file_name']} with {count}")
     for point in names:
         if not labels[point]:
             findings.note("key points that are labelled on nobody", f"{name}: {point}")
@@ -220,6 +231,18 @@ def _check_person(
     area = entry.get("area") or 0
     if area > 1.01 * w * h:
         findings.note("people whose area is larger than their box", f"{where}: {area:g}, box {entry['bbox']}")
+    elif area < SMALLEST_AREA * w * h:
+        title = "people whose area is below 1 % of their box (in square pixels? OKS and AP forgive them nothing)"
+        findings.note(title, f"{where}: {area:g}, box {entry['bbox']}")
+
+
+def _check_origin(poses: Sequence[np.ndarray], name: str, findings: Findings) -> None:
+    """Some programs write a place that is none for points that are not labelled, and a v that says they are."""
+    for place in (0, -1):
+        there = [int(((points[:, :2] == place).all(1) & (points[:, 2] > 0)).sum()) for points in poses]
+        if (people := sum(count > 0 for count in there)) > max(1, MANY * len(there)):
+            text = f"{sum(there)} labelled key points of {people} of {len(there)} people lie at exactly ({place}, {place})"
+            findings.fact(f"{name}: {text}: perhaps not labelled: give them v = 0")
 
 
 def _check_twins(labelled: list[tuple[dict[str, Any], np.ndarray]], name: str, findings: Findings) -> None:

@@ -163,3 +163,18 @@ def test_links_that_lead_out_are_called_so(root: Path, tmp_path: Path, count: in
     assert found.startswith(f"{count} × images that lie elsewhere: ")
     assert "'train0.png' leads out of" in found
     assert "RPGMT_LINKED_DATA=DIR" in found
+
+
+def test_numbers_of_maps_are_looked_at_in_the_unit_and_axes_of_the_page(tmp_path: Path) -> None:
+    metres = np.full((8, 10), 2, np.uint16)
+    metres[0] = 65535
+    write_maps(tmp_path, "depth", "kind: depth, unit: 0.001", metres)
+    (train, val) = said(examine(tmp_path))
+    assert train.startswith("train, depth: 12% of the labelled pixels hold 65535")
+    assert val.startswith("val, depth: ")
+    normals = np.random.default_rng(0).normal(size=(8, 10, 3))
+    normals[..., 2] = -3
+    for negate, count in (("", 0), (", negate: [z]", 2)):
+        write_maps(tmp_path, "normals", f"kind: normals{negate}", normals)
+        assert len(found := said(examine(tmp_path))) == count
+        assert all("z is above 0 in 100% of the pixels" in one for one in found)
