@@ -42,7 +42,7 @@ class DepthValues:
     def report(self, what: str, findings: Findings) -> None:
         """Notes; `what` begins each."""
         if self.empty:
-            findings.fact(f"{what}: {self.empty} of {self.maps} maps hold no number above 0, which is no label")
+            findings.fact(f"{what}: {self.empty} of {self.maps} maps hold no number above 0: 0 and below is no label")
         if self.inverse or not self.medians:
             return
         if (median := float(np.median(self.medians))) > FARTHEST:
@@ -91,5 +91,5 @@ class NormalValues:
         elif self.facing and away >= _NEARLY_ALL:
             findings.fact(
                 f"{what}: z is above 0 in {away:.0%} of the pixels, and what a camera sees faces it, with z below 0 "
-                "(x right, y down, z forward): perhaps `negate: [z]`, or [y, z] where y runs up"
+                "(x right, y down, z forward): see `negate`, e.g. [z], or [y, z] where y runs up"
             )

@@ -78,7 +78,7 @@ def test_depth() -> None:
     assert "`unit: 0.001` of millimetres" in note
     (note,) = depth(with_holes, 0.001)
     assert "17% of the labelled pixels hold 65535, the largest number of 16 bits: perhaps no label, which is 0" in note
-    assert depth(lambda metres: metres * 0) == ["train, depth: 3 of 3 maps hold no number above 0, which is no label"]
+    assert depth(lambda metres: metres * 0) == ["train, depth: 3 of 3 maps hold no number above 0: 0 and below is no label"]
     assert depth(lambda disparity: disparity * 1000, inverse=True) == []
 
 
@@ -102,6 +102,6 @@ def test_normals() -> None:
         assert "none of x, y and z has both signs in 1,800 pixels: perhaps (n + 1) / 2 was stored" in note
     (note,) = normals(lambda n: -n)
     assert "z is above 0 in 100% of the pixels" in note
-    assert "perhaps `negate: [z]`, or [y, z] where y runs up" in note
+    assert "see `negate`, e.g. [z], or [y, z] where y runs up" in note
     assert normals(lambda n: -n, facing=False) == []  # NYUv2's bundle is what it is
     assert normals(lambda n: n * 0) == ["train, normals: 3 of 3 maps hold (0, 0, 0) alone, which is no label"]
