@@ -45,6 +45,12 @@ def main(argv: list[str], prog: str = "data.py") -> int:
         "--data", metavar="NAME", help="what it is to be taken for, as `--data` of training (default: what fits)"
     )
     check.add_argument("--split", nargs="+", metavar="NAME", help="splits to look at (default: train and val)")
+    check.add_argument(
+        "--categories",
+        type=_names,
+        metavar="NAME,…",
+        help="which of several categories with key points are the people, as in training (default: all)",
+    )
     check.add_argument("--sheet", type=cli.output_file, metavar="FILE.png", help="write a picture of samples with their labels")
     check.add_argument("--json", type=cli.output_file, metavar="FILE", help="write what is found as data too")
     convert = verbs.add_parser("convert", help="labelled key points from one format to another")
@@ -76,6 +82,10 @@ def _count(text: str) -> int:
     return value
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def _share(text: str) -> float:
     try:
         value = float(text)
@@ -89,7 +99,8 @@ def _share(text: str) -> float:
 def _check(arguments: argparse.Namespace, prog: str) -> int:
     from rpgmt.data.check.examination import examine
 
-    report = examine(arguments.path, task=arguments.task, data=arguments.data, splits=arguments.split)
+    options = {"task": arguments.task, "data": arguments.data, "splits": arguments.split}
+    report = examine(arguments.path, categories=arguments.categories, **options)
     own, findings = report.recognised, report.findings
     print(f"{arguments.path}: {own.title} (--task {own.task} --data {own.data})")
     for split, counts in report.counts.items():
@@ -127,6 +138,8 @@ def _training(report: Report, prog: str) -> str:
     if own.task == "classification":
         classes = str(next(iter(report.counts.values()))["classes"])
         options = ["--classes", classes, *(["--val-split", "test"] if "test" in own.splits else [])]
+    if report.categories is not None:
+        options += ["--categories", ",".join(report.categories)]
     return command("train", prog, own.task, "--config", preset, "--data-root", str(own.root), *options)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from rpgmt.data.check.dense_values import DepthValues, NormalValues
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.coco.keypoint_names import side_and_part
 from rpgmt.data.dense.label_maps import LabelMap
@@ -27,12 +28,19 @@ class LabelCount:
     Args:
         labelled: the set.
         findings: gets what is wrong with an image's labels.
+        units: of maps that a YAML file describes, metres of one step, by name; others say nothing of their axes.
     """
 
-    def __init__(self, labelled: MultiTaskSet, findings: Findings) -> None:
+    def __init__(self, labelled: MultiTaskSet, findings: Findings, units: Mapping[str, float]) -> None:
         self.labelled, self.findings = labelled, findings
         self.with_label: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self.pixels = {name: np.zeros(len(map_.classes), np.int64) for name, map_ in labelled.maps.items() if map_.categorical}
+        self.values: dict[str, DepthValues | NormalValues] = {
+            name: DepthValues(units.get(name, 1.0), kind.inverse) if kind.kind == "depth" else NormalValues(name in units)
+            for name, kind in labelled.maps.items()
+            if not kind.categorical
+        }
         self.classes: dict[str, Counter[int]] = {name: Counter() for name in labelled.classes}
 
     def add(self, entry: Entry) -> None:
@@ -42,6 +50,7 @@ class LabelCount:
                 found = self.labelled.read_maps(entry, [name])
             except UserError as error:
                 self.findings.refuse(f"files of the label {name}", str(error))
+                self.refused[name] += 1
                 continue
             if name in found:
                 self._count(name, kind, found[name])
@@ -55,7 +64,8 @@ class LabelCount:
             self.pixels[name] += np.bincount(known.ravel(), minlength=len(kind.classes))
             self.with_label[name] += bool(known.size)
         else:
-            self.with_label[name] += bool(np.any(values))
+            self.with_label[name] += 1
+            self.values[name].add(values)
 
     def report(self, images: int, split: str) -> None:
         """Notes of what is missing, never occurs, or is rare.
@@ -65,9 +75,13 @@ class LabelCount:
             split: for the notes.
         """
         for name in (*self.labelled.maps, *self.labelled.classes):
-            if without := images - self.with_label[name]:
+            if without := images - self.with_label[name] - self.refused[name]:
                 self.findings.fact(f"{split}: {without} of {images} images have no label {name}")
+        for name, looked_at in self.values.items():
+            looked_at.report(f"{split}, {name}", self.findings)
         for name, pixels in self.pixels.items():
+            if self.refused[name]:  # who knows what is in those
+                continue
             shares = dict(zip(self.labelled.maps[name].classes, (pixels / max(1, pixels.sum())).tolist(), strict=True))
             note_shares(shares, f"{split}, {name}", "pixels", self.findings)
         for name, found in self.classes.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,14 +17,14 @@ from rpgmt.data.check import people as people_checks
 from rpgmt.data.check.dense_labels import LabelCount, check_sides, label_entries, note_balance, report_mirror
 from rpgmt.data.check.findings import Findings
 from rpgmt.data.check.image_files import Digests, check_images, compare_splits, tracked
+from rpgmt.data.check.image_places import find_folder, is_there
 from rpgmt.data.check.recognition import Recognised, recognise
-from rpgmt.data.coco.annotations import AREA_RULE, is_box, keypoint_category
-from rpgmt.data.coco.data_root import annotation_files, find_file, image_folders
+from rpgmt.data.coco.annotations import AREA_RULE, is_box
+from rpgmt.data.coco.data_root import annotation_files, find_file
 from rpgmt.data.coco.people import CocoPeople
 from rpgmt.data.coco.person_masks import check_segment, with_person_masks
 from rpgmt.data.coco.skeletons import KeypointSet
 from rpgmt.data.dense.label_map_files import open_array
-from rpgmt.data.file_names import file_inside
 from rpgmt.data.image_headers import image_size
 from rpgmt.data.images import IMAGE_SUFFIXES, read_image_file
 from rpgmt.data.mirror_classes import mirror_of
@@ -43,12 +42,14 @@ class Report:
 
     Args:
         recognised: what the data set was taken for.
+        categories: that were chosen; None: all with key points.
         findings: what is wrong, and what one should know.
         counts: of each split.
         sets: of each split that can be read what training reads, without the entries that it would refuse.
     """
 
     recognised: Recognised
+    categories: Sequence[str] | None = None
     findings: Findings = field(default_factory=Findings)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     sets: dict[str, Readable] = field(default_factory=dict)
@@ -78,6 +79,7 @@ def examine(
     task: str | None = None,
     data: str | None = None,
     splits: Sequence[str] | None = None,
+    categories: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Report:
     """Checks a data set.
@@ -86,13 +88,18 @@ def examine(
         path: its folder, or the YAML file that describes it.
         task, data: what it is to be taken for; None: what its files look like.
         splits: which are looked at; None: those that training needs.
+        categories: names of those that are the people, as of `rpgmt.data.coco.people.CocoPeople`; for key points in COCO's
+            format.
         progress: shows how far it is, on a terminal.
 
     Raises:
-        UserError: the path holds no data set.
+        UserError: the path holds no data set, or one that categories cannot be chosen of.
     """
-    report = Report(recognise(path, task, data))
+    report = Report(recognise(path, task, data), categories)
     own = report.recognised
+    if categories is not None and (own.task, own.data) != ("pose", "coco"):
+        given = f"`--categories` is {','.join(categories)}: training takes them of --task pose --data coco only"
+        raise UserError(f"{given}, and {path} is {own.title} (--task {own.task} --data {own.data}): leave it out")
     wanted = tuple(splits or (*own.splits, *_missing(own)))
     digests: dict[str, Digests] = {}
     for split in wanted:
@@ -169,33 +176,23 @@ class _Examination:
         return self._document(document, path)
 
     def _document(self, document: Any, path: Path) -> CocoPeople | None:
-        sound = people_checks.sound_part(document, str(path), self.findings)
-        if sound is None:
+        part = people_checks.sound_part(document, str(path), self.findings, self.report.categories)
+        if part is None:
             return None
-        number = keypoint_category(sound, str(path))["id"]
-        files = [image["file_name"] for image in sound["images"]]
-        # As training: the first folder that has the first image or, with that one missing, another.
-        folders = [self.root / place for place in image_folders(self.split)]
-        holding = (place for some in (files[:1], files) for place in folders if any(_is_in(place, name) for name in some))
-        folder = next(holding, None)
+        sound = part.document
+        folder = find_folder(self.root, self.split, [image["file_name"] for image in sound["images"]], path, self.findings)
         if folder is None:
-            looked = ", ".join(image_folders(self.split))
-            self.findings.refuse("splits without images", f"{path}: {files[0]} and the others, looked in {looked}")
             return None
-        lost = set()
-        for image in people_checks.images_of_people(sound, str(path)):
-            try:
-                file = file_inside(folder, image["file_name"], str(path))
-            except UserError as error:
+        peopled = {image["id"] for image in people_checks.images_of_people(sound, str(path))}
+        lost = part.refused - peopled
+        for image in sound["images"]:
+            if image["id"] in peopled | part.refused and not is_there(folder, image["file_name"], path, self.findings):
                 lost.add(image["id"])
-                self.findings.refuse("images that lie elsewhere", str(error))
-                continue
-            if not os.path.isfile(file):
-                lost.add(image["id"])
-                self.findings.refuse("images that are missing", str(file))
+        if lost and peopled <= lost:
+            return None
+        # The images go, too: readers would say of them that nobody is on them.
+        sound["images"] = [image for image in sound["images"] if image["id"] not in lost]
         sound["annotations"] = [entry for entry in sound["annotations"] if entry.get("image_id") not in lost]
-        if not any(entry.get("category_id") == number for entry in sound["annotations"]):
-            return None
         return self._try(lambda _: CocoPeople.from_document(sound, folder, name=str(path)))
 
     def _people(self, people: CocoPeople) -> Digests:
@@ -250,7 +247,7 @@ class _Examination:
         if labelled.people is not None:
             counts |= people_checks.check_labels(labelled.people.annotations, labelled.people.name, self.findings)
         check_sides(labelled, self.findings)
-        counter = LabelCount(labelled, self.findings)
+        counter = LabelCount(labelled, self.findings, self._units())
         self.report.counts[self.split] = counts
         files = []
         for entry in tracked(entries, len(entries), f"{self.split} labels", sys.stderr, self.progress):
@@ -260,15 +257,25 @@ class _Examination:
         counter.report(len(entries), self.split)
         return digests
 
+    def _units(self) -> dict[str, float]:
+        if self.data != "folders":
+            return {}
+        return {name: float(files.get("unit", 1.0)) for name, files in (self._description()[1].get("maps") or {}).items()}
+
+    def _description(self) -> tuple[Path, dict[str, Any]]:
+        """The YAML file of folders, and what it holds."""
+        from rpgmt.config.yaml_files import load_yaml
+
+        path = self.root / "dataset.yaml" if self.root.is_dir() else self.root
+        return path, load_yaml(path)
+
     def _image_file(self, labelled: MultiTaskSet, entry: dict[str, Any]) -> Path:
         if labelled.people is not None and labelled.people.image_dir is not None:
             return labelled.people.image_dir / entry["file_name"]
         if self.data != "folders":
             return self.root / self.split / "image" / entry["file_name"]
-        from rpgmt.config.yaml_files import load_yaml
-
-        description = self.root / "dataset.yaml" if self.root.is_dir() else self.root
-        return description.parent / load_yaml(description)["images"].replace("{split}", self.split) / entry["file_name"]
+        path, description = self._description()
+        return path.parent / description["images"].replace("{split}", self.split) / entry["file_name"]
 
     def classes(self) -> Digests:
         folder = self.root / self.split
@@ -297,13 +304,6 @@ class _Examination:
         """Whether a class without images was listed, at which the reader would stop."""
         titles = [finding for finding in self.findings.refused if finding.title == "classes without images"]
         return any(example.startswith(f"{folder}/") for finding in titles for example in finding.examples)
-
-
-def _is_in(folder: Path, name: str) -> bool:
-    try:
-        return os.path.isfile(file_inside(folder, name, name))
-    except UserError:
-        return False
 
 
 def _with_areas(document: Any) -> Any:

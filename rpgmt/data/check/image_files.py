@@ -96,7 +96,7 @@ def _peculiarities(data: bytes) -> Iterator[str]:
             yield "images with transparency (training does not see it)"
     header = stored_header(io.BytesIO(data))
     if header is not None and header.orientation != 1:
-        yield "images that their camera says to turn (as the size of their entry says, and upright where it does not)"
+        yield "images that their camera says to turn (they are, unless only the size as stored is that of their entry)"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +22,78 @@ from rpgmt.errors import UserError
 _LISTS = ("images", "annotations", "categories")
 _TOLERANCE = 1.0
 """Pixels that a box or a point may lie outside of its image without a word: rounding."""
+MOST_PEOPLE = 20
+"""In an image, of whom COCO's evaluation of key points takes the results."""
+SMALLEST_AREA = 0.01
+"""Part of the box that somebody's segment may be without a word."""
+MANY = 0.01
+"""Part of the people with points at one place above which that is no accident."""
 
 
-def sound_part(document: Any, name: str, findings: Findings) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class SoundPart:
+    """What is left of a document without the entries that training would refuse.
+
+    Args:
+        document: in COCO's format, with one category that has key points.
+        refused: ids of images that somebody is on who is not in it.
+    """
+
+    document: dict[str, Any]
+    refused: set[Any]
+
+
+def sound_part(document: Any, name: str, findings: Findings, categories: Sequence[str] | None = None) -> SoundPart | None:
     """Lists every entry that training would refuse, and returns the document without them, or None if nothing can be read.
 
     Args:
         document: parsed, whatever it is.
         name: of the file, for messages.
         findings: gets what is wrong.
+        categories: names of those that are the people; None: all that have key points.
     """
     with findings.warnings_as_facts():
         document = tidy(document, name)
     if isinstance(document, dict) and all(isinstance(document.get(key), list) for key in _LISTS):
-        document = {**document, **{key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}}
+        own = {key: _with_own_ids(document[key], key, name, findings) for key in _LISTS}
+        if any(document[key] and not own[key] for key in _LISTS):
+            return None
+        document = {**document, **own}
     try:
         with findings.warnings_as_facts():
-            document, _ = join_categories(document, name)
+            document, _ = join_categories(document, name, categories)
         category = keypoint_category(document, name)
     except UserError as error:
         findings.refuse("files that are no COCO key-point documents", str(error))
         return None
     images = [image for image in document["images"] if _has_size(image, name, findings)]
-    known, count = {image["id"] for image in images}, len(category["keypoints"])
-    sound = []
+    # Who is on an image that was refused just now is on an image: what is said of it is enough.
+    known, left, count = *({image["id"] for image in some} for some in (document["images"], images)), len(category["keypoints"])
+    sound, refused, people = [], set(), 0
     for annotation in document["annotations"]:
         if not is_integer(annotation.get("category_id")):
             given = repr(annotation.get("category_id", "missing"))
             findings.refuse("annotations whose `category_id` is no integer", f"{name}: annotation {annotation['id']}: {given}")
-            continue
-        if annotation["category_id"] != category["id"]:
+        elif annotation["category_id"] != category["id"]:
             sound.append(annotation)
             continue
-        try:
-            complete_annotation(annotation, count, known, name)
-        except UserError as error:
-            findings.refuse(_title(annotation, count, known), str(error))
         else:
-            sound.append(annotation)
-    if not images or not any(annotation.get("category_id") == category["id"] for annotation in sound):
-        findings.refuse("files in which nobody is left", name)
+            try:
+                complete_annotation(annotation, count, known, name)
+            except UserError as error:
+                findings.refuse(_title(annotation, count, known), str(error))
+            else:
+                if annotation["image_id"] in left:
+                    sound.append(annotation)
+                    people += 1
+                continue
+        if is_id(annotation.get("image_id"), "images"):
+            refused.add(annotation["image_id"])
+    if not people:
+        if not refused and len(images) == len(document["images"]):
+            findings.refuse("files in which nobody is left", name)
         return None
-    return {**document, "images": images, "annotations": sound}
+    return SoundPart({**document, "images": images, "annotations": sound}, refused)
 
 
 def _with_own_ids(entries: list[Any], key: str, name: str, findings: Findings) -> list[Any]:
@@ -145,6 +176,11 @@ def check_labels(document: dict[str, Any], name: str, findings: Findings) -> dic
     for entry, points in labelled:
         _check_person(entry, points, names, images[entry["image_id"]], f"{name}: annotation {entry['id']}", findings)
     _check_twins(labelled, name, findings)
+    _check_origin([points for _, points in labelled], name, findings)
+    for number, count in Counter(entry["image_id"] for entry, _ in labelled).items():
+        if count > MOST_PEOPLE:
+            title = f"images with more than {MOST_PEOPLE} people (COCO's evaluation counts the {MOST_PEOPLE} best found)"
+            findings.note(title, f"{name}: {images[number]['file_name']} with {count}")
     for point in names:
         if not labels[point]:
             findings.note("key points that are labelled on nobody", f"{name}: {point}")
@@ -195,6 +231,18 @@ def _check_person(
     area = entry.get("area") or 0
     if area > 1.01 * w * h:
         findings.note("people whose area is larger than their box", f"{where}: {area:g}, box {entry['bbox']}")
+    elif area < SMALLEST_AREA * w * h:
+        title = "people whose area is below 1 % of their box (in square pixels? OKS and AP forgive them nothing)"
+        findings.note(title, f"{where}: {area:g}, box {entry['bbox']}")
+
+
+def _check_origin(poses: Sequence[np.ndarray], name: str, findings: Findings) -> None:
+    """Some programs write a place that is none for points that are not labelled, and a v that says they are."""
+    for place in (0, -1):
+        there = [int(((points[:, :2] == place).all(1) & (points[:, 2] > 0)).sum()) for points in poses]
+        if (people := sum(count > 0 for count in there)) > max(1, MANY * len(there)):
+            text = f"{sum(there)} labelled key points of {people} of {len(there)} people lie at exactly ({place}, {place})"
+            findings.fact(f"{name}: {text}: perhaps not labelled: give them v = 0")
 
 
 def _check_twins(labelled: list[tuple[dict[str, Any], np.ndarray]], name: str, findings: Findings) -> None:

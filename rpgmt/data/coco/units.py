@@ -69,6 +69,8 @@ def unit_note(boxes: Any, poses: Sequence[Array], images: Sequence[Entry], *, cl
     corners = _corners(given)
     if fit.boxes < 0.9 and _fit(corners, clip).worst >= _EXPLAINED and _off_centre(corners) <= _off_centre(given):
         return _line(given, fit, clip, _CORNERS)
+    if some := _of_some(given, clip):
+        return _line(given, fit, clip, some)
     if fit.worst >= _ENOUGH:
         return None
     readings = [(text, change(given)) for text, change in _READINGS]
@@ -76,7 +78,8 @@ def unit_note(boxes: Any, poses: Sequence[Array], images: Sequence[Entry], *, cl
     if fitting:  # of several that which has the points in the middle of their boxes
         return _line(given, fit, clip, min(fitting)[1])
     if _fit(_shrunk(given), clip).worst >= _EXPLAINED:
-        return _line(given, fit, clip, "`bbox` and `keypoints` were of larger images: give pixels of these")
+        larger = "`bbox` and `keypoints` were of larger images: give pixels of these"
+        return _line(given, fit, clip, larger if _is_larger(given, fit, clip) else None)
     return _line(given, fit, clip, None) if fit.worst < 0.5 else None
 
 
@@ -103,13 +106,40 @@ def _fit(of: _Labels, clip: bool) -> _Fit:
     in_box = (px >= x - mx) & (px <= x + w + mx) & (py >= y - my) & (py <= y + h + my) & (w > 0) & (h > 0)
     ex, ey = 1 + width / 50, 1 + height / 50
     in_image = (px >= -ex) & (px <= width + ex) & (py >= -ey) & (py <= height + ey)
-    whole = (x >= -ex) & (y >= -ey) & (x + w <= width + ex) & (y + h <= height + ey) & (w > 0) & (h > 0)
     some = of.labelled.any()
     return _Fit(
         float(in_box[of.labelled].mean()) if some else 1.0,
         float(in_image[of.labelled].mean()) if some else 1.0,
-        float(whole.mean()) if clip else 1.0,
+        float(_inside(of).mean()) if clip else 1.0,
     )
+
+
+def _inside(of: _Labels) -> NDArray[np.bool_]:
+    """Which boxes lie in their image."""
+    (x, y, w, h), (width, height) = of.boxes.T, of.sizes.T
+    ex, ey = 1 + width / 50, 1 + height / 50
+    return (x >= -ex) & (y >= -ey) & (x + w <= width + ex) & (y + h <= height + ey) & (w > 0) & (h > 0)
+
+
+def _of_some(given: _Labels, clip: bool) -> str | None:
+    """The cause where two programs wrote one file: boxes that stick out are corners, and the others are as they should be."""
+    out = ~_inside(given)
+    if not clip or out.sum() < 2 or out.mean() <= 1 - _EXPLAINED or not given.labelled[out].any():
+        return None
+    before, others = _chosen(given, out), _chosen(given, ~out)
+    after = _corners(before)
+    fits = len(others.boxes) > 0 and min(_fit(after, clip).worst, _fit(others, clip).worst) >= _EXPLAINED
+    if not fits or _off_centre(after) > _off_centre(before):
+        return None
+    return f"`bbox` of the {out.sum():,} that stick out were x1, y1, x2, y2: give x, y, width, height"
+
+
+def _is_larger(given: _Labels, fit: _Fit, clip: bool) -> bool:
+    """Whether all is too large, as of larger images, and not some boxes alone: any numbers fit once they have shrunk."""
+    if given.labelled.any():
+        return 1 - fit.in_image >= (1 - fit.boxes) / 4
+    some = np.where(_inside(given)[:, None], given.boxes, _corners(given).boxes)
+    return _fit(given._replace(boxes=some), clip).boxes < _EXPLAINED
 
 
 def _off_centre(of: _Labels) -> float:
@@ -132,6 +162,10 @@ def _as_parts(of: _Labels) -> str | None:
         if len(numbers) and np.abs(numbers).max() <= 1.5 and (numbers != np.round(numbers)).mean() > 0.5
     ]
     return " and the ".join(found) if found and of.sizes.min() > 10 else None
+
+
+def _chosen(of: _Labels, people: NDArray[np.bool_]) -> _Labels:
+    return _Labels(of.boxes[people], of.points[people], of.labelled[people], of.sizes[people])
 
 
 def _corners(of: _Labels) -> _Labels:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from rpgmt.data.coco.people import CocoPeople
+from rpgmt.data.coco.units import unit_note
 
 Change = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Any, Any]]
 
@@ -79,6 +80,32 @@ def test_a_mistake_is_told_with_numbers_and_its_cause(mistake: str) -> None:
         assert count >= 5, notes
 
 
+@pytest.mark.parametrize("every", [2, 3, 4, 8])
+def test_of_boxes_some_of_which_are_corners_these_are_named(every: int) -> None:
+    document = _document()
+    random = np.random.default_rng(5)
+    for number, entry in enumerate(document["annotations"]):
+        start, size = np.array([40, 30]) + random.uniform(10, 30, 2), random.uniform(30, 45, 2)
+        if number % every == 0:
+            start = SIZE - size - 1
+        points = start + random.uniform(0.1, 0.9, (4, 2)) * size
+        entry["bbox"] = [*start, *(start + size if number % every == 0 else size)]
+        entry["keypoints"] = np.concatenate([points, np.full((4, 1), 2)], axis=1).ravel().tolist()
+    (note,) = (note for note in _notes(document) if "left out" not in note)
+    count = -(-len(document["annotations"]) // every)
+    told = f"{count} of 40 boxes stick out of their image; nearly all would fit if `bbox` of the {count} that stick out were x1"
+    assert told in note
+    assert "larger images" not in note
+
+
+def test_some_boxes_that_are_too_large_are_no_sign_of_larger_images() -> None:
+    document = _document()
+    for entry in document["annotations"][::3]:
+        entry["bbox"][2:] = [400, 300]
+    (note,) = _notes(document)
+    assert "14 of 40 boxes stick out of their image: give x, y, width, height and x, y, v in pixels" in note
+
+
 def test_what_no_reading_explains_is_told_without_a_cause() -> None:
     document = _document()
     random = np.random.default_rng(1)
@@ -122,3 +149,17 @@ def test_a_detector_s_boxes_as_corners_are_noted(tmp_path: Path) -> None:
     people.with_detections(tmp_path / "boxes.json")
     with pytest.warns(UserWarning, match="boxes stick out of their image; nearly all would fit if `bbox` were x1, y1, x2, y2"):
         people.with_detections(tmp_path / "corners.json")
+
+
+def test_of_a_detector_s_boxes_some_corners_are_told_without_a_cause_and_larger_images_with_it() -> None:
+    document = _document()
+    images = [document["images"][entry["image_id"]] for entry in document["annotations"]]
+    boxes = np.array([entry["bbox"] for entry in document["annotations"]])
+    boxes[:, 0] += 35
+    larger = unit_note((boxes * 2).tolist(), (), images)
+    assert larger is not None
+    assert "were of larger images" in larger
+    boxes[::3, 2:] += boxes[::3, :2]
+    some = unit_note(boxes.tolist(), (), images)
+    assert some is not None
+    assert "of 40 boxes stick out of their image: give x, y, width, height" in some
