@@ -156,7 +156,7 @@ class Table:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         self.columns: list[str] = []
-        rows = [row for row in _whole_rows(path) if int(row["step"]) <= step] if path.exists() else []
+        rows = _rows_until(path, step) if path.exists() else []
         self.columns = list(rows[0]) if rows else []
         self._write(rows)
 
@@ -177,17 +177,24 @@ class Table:
             writer.writerows(rows)
 
 
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table that are numbers in all columns; of a table with others a copy is kept, which a warning says."""
+def _rows_until(path: Path, step: int) -> list[dict[str, Any]]:
+    """The rows up to a step. Of a table with lines that are no rows of numbers a copy is kept, which a warning says."""
     data = path.read_bytes()
     lines = data.decode(errors="replace").splitlines(keepends=True)
     whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]  # the last one may have been cut off
+    rows, damaged = [], False
     try:
-        rows = [row for row in csv.DictReader(whole) if None not in row and _STEP.fullmatch(row.get("step") or "")]
-        rows = [row for row in rows if all(map(_is_number, row.values()))]
+        for row in csv.DictReader(whole):
+            known = _STEP.fullmatch(row.get("step") or "")
+            if known and int(known[0]) > step:  # comes again
+                continue
+            if known and None not in row and all(map(_is_number, row.values())):
+                rows.append(row)
+            else:
+                damaged = True
     except csv.Error:
-        rows = []
-    if data and len(rows) != len(whole) - 1:
+        damaged = True
+    if damaged:
         kept = path.with_name(f"{path.name}.damaged")
         write_bytes(kept, data)
         text = f"{path} has lines that are no rows of numbers: it is kept as {kept.name}, and goes on without them"

@@ -32,7 +32,7 @@ _ROUNDED = 1.001
 _PIXELS = 2.0
 """Parts of an image's size above the first are beyond its edge; those above the second are no parts, but pixels."""
 
-_NOT_READ = (".avif", ".gif", ".heic", ".heif", ".jp2", ".tif", ".tiff")
+_NOT_READ = (".avif", ".gif", ".heic", ".heif", ".jp2")
 """Suffixes of images that training does not read."""
 
 _SPLITS = ("train", "val", "test")

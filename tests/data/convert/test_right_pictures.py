@@ -176,10 +176,10 @@ def test_what_yolo_passes_over_is_counted(tmp_path: Path) -> None:
     (root / "labels/3.txt").write_text("")
     assert said_of(root) == []  # an empty file says that nobody is there
     for name in ("3.png", "2.png"):
-        (root / "images" / name).rename(root / "images" / name.replace("png", "tif"))
+        (root / "images" / name).rename(root / "images" / name.replace("png", "heic"))
     (root / "images/1.png").unlink()
     files, labels = said_of(root)
-    assert files.startswith("2 files of train passed over with their labels, 2.tif the first")
+    assert files.startswith("2 files of train passed over with their labels, 2.heic the first")
     assert labels.startswith("1 label file of train without an image passed over, 1.txt the first")
     (root / "list.txt").write_text("images/0.png\n")
     (root / "images/1.png").write_bytes((root / "images/0.png").read_bytes())
