@@ -472,9 +472,12 @@ def test_what_was_frozen_before_is_left_and_no_cause() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once() -> None:
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once(has_gradients: bool) -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if has_gradients:
+        model(X).sum().backward()
     convert(model, "50%")
     model(X).sum().backward()
     with pytest.warns(UserWarning, match="^the SGD steps weights that `rpgmt.convert` took out of the Net, and not") as notes:
@@ -483,6 +486,31 @@ def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once() -> N
     assert "\n" not in str(notes[0].message)
     optimizer.step()
     assert not old_optimizers._watches
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_an_optimizer_that_was_made_before_bake_is_told_of_once(has_gradients: bool) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(parameter_groups(model, "sgd", 0.1))
+    if has_gradients:
+        model(X).sum().backward()
+        optimizer.step()
+    bake(model)
+    model(X).sum().backward()
+    with pytest.warns(UserWarning, match="^the SGD steps a bank that `rpgmt.bake` took out of the Net, and not its") as notes:
+        optimizer.step()
+    assert len(notes) == 1
+    assert "\n" not in str(notes[0].message)
+    optimizer.step()
+    later = torch.optim.SGD(bake(net()).parameters(), lr=0.1)
+    frozen = net()
+    frozen.bank.requires_grad_(False)
+    biases = torch.optim.SGD(frozen.parameters(), lr=0.1)
+    for right, trained in ((later, None), (biases, bake(frozen))):
+        if trained is not None:
+            trained(X).sum().backward()
+        right.step()
 
 
 @pytest.mark.filterwarnings("error")
