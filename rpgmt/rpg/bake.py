@@ -66,7 +66,7 @@ def bake(model: M) -> M:
 
 def _take_out(banks: Iterable[Bank]) -> list[weakref.ref[Tensor]]:
     """Takes banks out of their roots; returns the parameters that were trained there."""
-    trained = []
+    trained: list[weakref.ref[Tensor]] = []
     for bank in banks:
         bank.unregister()
         bank.values.grad = None  # an old gradient would hide that an optimizer's bank gets none any more

@@ -20,6 +20,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from rpgmt.rpg.untrained_banks import forget_banks
+
 
 @dataclass(frozen=True, eq=False)
 class _Watch:
@@ -62,4 +64,5 @@ def _look(optimizer: Optimizer, *step: Any) -> None:
         lost = any(id(weight) in steps and weight.grad is None for weight in alive)
         if lost and not any(id(reference()) in steps for reference in watch.now):
             _watches.remove(watch)
+            forget_banks(watch.now)
             warnings.warn(f"the {type(optimizer).__name__} steps {watch.note}", stacklevel=4)  # at the call of `step`

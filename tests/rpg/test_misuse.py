@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from rpgmt import Bank, RPGLinear, bake, convert, parameter_groups, report
-from rpgmt.rpg import old_optimizers
+from rpgmt.rpg import old_optimizers, untrained_banks
 
 X = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
 
@@ -484,7 +486,8 @@ def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once(has_gr
         optimizer.step()
     assert len(notes) == 1
     assert "\n" not in str(notes[0].message)
-    optimizer.step()
+    for _ in range(3):
+        optimizer.step()  # and nothing else is noted
     assert not old_optimizers._watches
 
 
@@ -535,6 +538,73 @@ def test_optimizers_that_do_right_are_not() -> None:
     gc.collect()
     assert bank_moves(model, model.bank)
     assert not old_optimizers._watches  # gone with the weights
+
+
+SGD = functools.partial(torch.optim.SGD, lr=0.01)
+
+WITHOUT_THE_BANK: dict[str, Callable[[Net], list[torch.optim.Optimizer]]] = {
+    "groups by part": lambda m: [SGD([{"params": m.body.parameters()}, {"params": m.head.parameters()}])],
+    "by name": lambda m: [SGD([p for name, p in m.named_parameters() if name.endswith(("weight", "bias"))])],
+    "two": lambda m: [SGD(m.body.parameters()), SGD(m.head.parameters())],
+    "norms": lambda m: [SGD(m.body.parameters())],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", WITHOUT_THE_BANK)
+def test_optimizers_without_the_bank_are_told_of_once(case: str) -> None:
+    model = copy.deepcopy(net())
+    optimizers = WITHOUT_THE_BANK[case](model)
+    told = []
+    for _ in range(4):
+        model(X).square().sum().backward()
+        for optimizer in optimizers:
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                optimizer.step()
+            told.append([str(note.message) for note in notes])
+        model.zero_grad()
+    assert told[: len(optimizers)] == [[]] * len(optimizers)  # another one may follow
+    (note,) = [note for notes in told for note in notes]
+    assert re.match("^the SGD steps parameters of the Net, and none steps its bank, .*`rpgmt.parameter_groups`", note)
+    assert "\n" not in note
+
+
+def _head_alone(model: Net) -> list[torch.optim.Optimizer]:
+    model.bank.requires_grad_(False)
+    return [SGD(model.head.parameters())]
+
+
+WITH_THE_BANK: dict[str, Callable[[Net], list[torch.optim.Optimizer]]] = {
+    "groups": lambda m: [SGD(parameter_groups(m, "sgd", 0.01))],
+    "part by part": lambda m: [SGD([{"params": part.parameters()} for part in m.children()])],
+    "two, the bank last": lambda m: [SGD(m.body.parameters()), SGD([*m.head.parameters(), m.bank.values])],
+    "one for each": lambda m: [SGD([parameter]) for parameter in m.parameters()],
+    "another model's": lambda m: [SGD(nn.Linear(2, 2).parameters())],
+    "a frozen bank": _head_alone,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", WITH_THE_BANK)
+def test_optimizers_with_the_bank_are_not(case: str) -> None:
+    model = net()
+    optimizers = WITH_THE_BANK[case](model)
+    for _ in range(3):
+        model(X).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
+    assert (model.bank in untrained_banks._untrained) == (case in ("another model's", "a frozen bank"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plain_head_may_be_trained_by_itself() -> None:
+    model = net(include=["body.*"])
+    optimizer = SGD(model.head.parameters())
+    for _ in range(3):
+        model(X).square().sum().backward()
+        optimizer.step()
 
 
 def test_the_report_counts_a_bank_in_a_layer_once() -> None:
