@@ -206,6 +206,25 @@ def test_what_looks_alike_and_is_right_stays_so() -> None:
     assert bank_moves(parallel, model.bank)
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_state_of_a_part_without_its_bank_is_told_of_once() -> None:
+    for take in (lambda m: m.body, lambda m: m.head, lambda m: nn.Sequential(m.body)):
+        model = net()
+        part = take(model)
+        with pytest.warns(
+            UserWarning, match=r"^the `state_dict` of a \w+ lacks its generated weights.*of the Net.*bake"
+        ) as notes:
+            part.state_dict()
+        assert len(notes) == 1
+        assert "\n" not in str(notes[0].message)
+        part.state_dict()
+    model, sequential = net(), chain()
+    for whole in (model, nn.Sequential(model), copy.deepcopy(model), bake(net()).body, sequential, sequential[:2]):
+        whole.state_dict()
+        whole.state_dict(prefix="module.", keep_vars=True)
+    torch.optim.swa_utils.AveragedModel(model).state_dict()
+
+
 # ---- written weights
 
 WRITES: dict[str, Callable[[Any], object]] = {
