@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import abc
+import weakref
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer
+from rpgmt.rpg.old_optimizers import watch_optimizers
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,9 +39,9 @@ def bake(model: M) -> M:
     layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
     banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
     inside = set(model.modules())
-    for bank in banks.values():
-        if bank.root is not None and bank.root not in inside:
-            raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
+    if any(bank.root is not None and bank.root not in inside for bank in banks.values()):
+        raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
+    made: list[nn.Parameter] = []
     with torch.no_grad():
         for layer in layers:
             trains = layer.bank.values.requires_grad
@@ -46,9 +49,27 @@ def bake(model: M) -> M:
             del layer.__dict__["bank"], layer.__dict__["segments"]
             layer.__class__ = layer.plain  # type: ignore[assignment]
             layer._parameters = {**weights, **layer._parameters}
-    for bank in banks.values():
-        bank.unregister()
+            made += weights.values()
+    replaced = _take_out(banks.values())
+    banks.clear()  # a bank that nobody else holds is gone now
+    watch_optimizers(
+        replaced,
+        made,
+        f"a bank that `rpgmt.bake` took out of the {type(model).__name__}, and not its weights: make the optimizer after "
+        "`bake`",
+    )
     for module in list(model.modules()):
         if isinstance(module, ComputedLayer):
             module.become_plain()
     return model
+
+
+def _take_out(banks: Iterable[Bank]) -> list[weakref.ref[Tensor]]:
+    """Takes banks out of their roots; returns the parameters that were trained there."""
+    trained: list[weakref.ref[Tensor]] = []
+    for bank in banks:
+        bank.unregister()
+        bank.values.grad = None  # an old gradient would hide that an optimizer's bank gets none any more
+        if bank.values.requires_grad:
+            trained.append(weakref.ref(bank.values))
+    return trained

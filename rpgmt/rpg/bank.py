@@ -26,6 +26,7 @@ from rpgmt.rpg.placement import Placement
 from rpgmt.rpg.placement_state import other_scales, state_of
 from rpgmt.rpg.projection import exact_entries, nearest_entries
 from rpgmt.rpg.running import refuse_change, refuse_tracers, tracer
+from rpgmt.rpg.untrained_banks import watch_bank
 
 GRADIENTS = ("exact", "balanced")
 
@@ -61,7 +62,7 @@ class Bank(nn.Module):
 
     def __new__(cls, *args: Any, **options: Any) -> Bank:
         tell_of_registrations(Bank, Bank._move_to)  # here, where copies and unpickled banks come by as well
-        return super().__new__(cls)
+        return watch_bank(super().__new__(cls))
 
     def __init__(
         self,
@@ -91,8 +92,7 @@ class Bank(nn.Module):
         self.start = ""
         self._shapes: list[torch.Size] = []
         self.freezing = FreezeWatch()
-        self._weights = CurrentWeights()
-        self._registration = Registration()
+        self._weights, self._registration = CurrentWeights(), Registration()
 
     @property
     def layout(self) -> Layout:
@@ -141,8 +141,8 @@ class Bank(nn.Module):
         """
         if self._shapes:
             raise ValueError("the bank makes other layers' weights already: give the layers a bank of their own")
-        if sum(weight.numel() for weight in weights) > self.size:
-            raise ValueError(f"a bank of {self.size} entries cannot hold {sum(w.numel() for w in weights)} weights exactly")
+        if (wanted := sum(weight.numel() for weight in weights)) > self.size:
+            raise ValueError(f"a bank of {self.size} entries cannot hold {wanted} weights exactly")
         for weight in weights:
             self._append(weight.shape, 1.0)
         with torch.no_grad():

@@ -113,7 +113,10 @@ def convert(
     for bank, (group, layers) in zip(banks, groups.items(), strict=True):
         bank.regenerate = regenerate
         bank.left = left
-        replaced += [weakref.ref(weight) for weight in _weights(layers)]
+        for weight in _weights(layers):
+            weight.grad = None  # an old gradient would hide that an optimizer's weight gets none any more
+            replaced.append(weakref.ref(weight))
+        del weight
         _draw_from(bank, layers)
         name = _unused_name(model, f"bank_{group}".replace(".", "_") if group else "bank")
         if counts_its_children(model):
@@ -122,7 +125,12 @@ def convert(
             model.add_module(name, bank)
     for bank in banks:
         bank.freezing = FreezeWatch(frozen_parts(bank, model))
-    watch_optimizers(replaced, [bank.values for bank in banks], type(model).__name__)
+    watch_optimizers(
+        replaced,
+        [bank.values for bank in banks],
+        f"weights that `rpgmt.convert` took out of the {type(model).__name__}, and not its bank: make the optimizer after "
+        "`convert`",
+    )
     return report(model)
 
 

@@ -79,7 +79,7 @@ class FreezeWatch:
             part = root.get_submodule(name)
         except AttributeError:  # it was taken out
             return True
-        trained = next((p for p in _own_parameters(part, bank) if p.requires_grad), None)
+        trained = next((p for p in own_parameters(part, bank) if p.requires_grad), None)
         if trained is not None:
             self._trained[name] = trained
         return trained is not None
@@ -90,7 +90,7 @@ def parts(bank: nn.Module, root: nn.Module) -> list[str]:
     found: dict[str, None] = {}
     for name, module in root.named_modules():
         if module.__dict__.get("bank") is bank and module is not root:
-            while name and not _own_parameters(root.get_submodule(name), bank):
+            while name and not own_parameters(root.get_submodule(name), bank):
                 name = name.rpartition(".")[0]
             if name:
                 found[name] = None
@@ -100,10 +100,10 @@ def parts(bank: nn.Module, root: nn.Module) -> list[str]:
 def frozen_parts(bank: nn.Module, root: nn.Module) -> frozenset[str]:
     """Those that do not train now."""
     return frozenset(
-        name for name in parts(bank, root) if not any(p.requires_grad for p in _own_parameters(root.get_submodule(name), bank))
+        name for name in parts(bank, root) if not any(p.requires_grad for p in own_parameters(root.get_submodule(name), bank))
     )
 
 
-def _own_parameters(part: nn.Module, bank: nn.Module) -> list[nn.Parameter]:
+def own_parameters(part: nn.Module, bank: nn.Module) -> list[nn.Parameter]:
     """A part's parameters without those of banks."""
     return [p for module in part.modules() if not isinstance(module, type(bank)) for p in module.parameters(recurse=False)]

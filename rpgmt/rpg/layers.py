@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.differentiable import transforms_are_active
 from rpgmt.rpg.generated_weight import GeneratedWeight
-from rpgmt.rpg.running import REMEDY, check_trains_with_bank, refuse, refuse_tracers, running_model
+from rpgmt.rpg.running import REMEDY, check_trains_with_bank, refuse, refuse_tracers, running_model, warn_of_state_without_bank
 
 
 def _generated(name: str) -> property:
@@ -98,6 +98,12 @@ class GeneratedLayer(nn.Module):
         if "bank" in self.__dict__ and isinstance(param, Tensor) and not isinstance(param, nn.Parameter):
             self._refuse("be pruned or normed")
         super().register_parameter(name, param)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """The plain layer's, of its own parameters; notes where the bank's are not saved with them."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if "bank" in self.__dict__:
+            warn_of_state_without_bank(self.bank, self.bank.root)
 
     def __prepare_scriptable__(self) -> NoReturn:
         self._refuse("be compiled by torch.jit.script")

@@ -1,8 +1,9 @@
-"""A note about an optimizer that was made before `convert`: it holds weights that the model has no more, and not the bank.
+"""A note about an optimizer that was made before `convert` or `bake`: it holds parameters that the model has no more, and none
+of those in their place.
 
-Whether someone still holds a replaced weight is seen when `convert` is done. Mostly nobody does, and nothing is left behind.
-Else the steps of optimizers are watched, by torch's hook for all of them, until the weights are gone or the note was given. An
-optimizer is told of where it holds a replaced weight that gets no gradient, and none of the parameters that make the layers'
+Whether someone still holds a replaced parameter is seen when the model is done. Mostly nobody does, and nothing is left behind.
+Else the steps of optimizers are watched, by torch's hook for all of them, until these are gone or the note was given. An
+optimizer is told of where it holds a replaced parameter that gets no gradient, and none of the parameters that make the layers'
 weights now. So weights that are kept on purpose are no cause: those that another model trains get gradients, and where nobody
 steps them, nobody asks.
 """
@@ -19,30 +20,32 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
+from rpgmt.rpg.untrained_banks import forget_banks
+
 
 @dataclass(frozen=True, eq=False)
 class _Watch:
-    """What one conversion replaced, what stands for it, and the model's name."""
+    """What was replaced in one model, what stands for it, and what to say of an optimizer that steps the former."""
 
     replaced: list[weakref.ref[Tensor]]
-    banks: list[weakref.ref[Tensor]]
-    model: str
+    now: list[weakref.ref[Tensor]]
+    note: str
 
 
 _watches: list[_Watch] = []  # of the process, since the hook is
 
 
-def watch_optimizers(replaced: Iterable[weakref.ref[Tensor]], banks: Iterable[Tensor], model: str) -> None:
+def watch_optimizers(replaced: Iterable[weakref.ref[Tensor]], now: Iterable[Tensor], note: str) -> None:
     """Watches the steps of optimizers for parameters that a model lost.
 
     Args:
-        replaced: The weights that the model had.
-        banks: The parameters that make its weights now.
-        model: What to call it.
+        replaced: The parameters that the model had, without gradients.
+        now: The parameters that make its weights now.
+        note: What an optimizer steps and does not, and the way out.
     """
     alive = [reference for reference in replaced if reference() is not None]
     if alive:
-        _watches.append(_Watch(alive, [weakref.ref(bank) for bank in banks], model))
+        _watches.append(_Watch(alive, [weakref.ref(parameter) for parameter in now], note))
         _start()
 
 
@@ -59,10 +62,7 @@ def _look(optimizer: Optimizer, *step: Any) -> None:
             continue
         steps = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         lost = any(id(weight) in steps and weight.grad is None for weight in alive)
-        if lost and not any(id(reference()) in steps for reference in watch.banks):
+        if lost and not any(id(reference()) in steps for reference in watch.now):
             _watches.remove(watch)
-            warnings.warn(
-                f"the {type(optimizer).__name__} steps weights that `rpgmt.convert` took out of the {watch.model}, and not its "
-                "bank: make the optimizer after `convert`",
-                stacklevel=4,  # at the call of `step`
-            )
+            forget_banks(watch.now)
+            warnings.warn(f"the {type(optimizer).__name__} steps {watch.note}", stacklevel=4)  # at the call of `step`

@@ -23,8 +23,10 @@ def other_scales(state: Tensor, layout: Layout) -> list[float] | None:
     """The scales of a saved state, where they are not those of `layout`.
 
     Raises:
-        ValueError: The saved placement is another.
+        ValueError: The saved placement is another, or was averaged or cast with the entries.
     """
+    if state.dtype != torch.int64:
+        raise ValueError(f"`_extra_state` is {state.dtype}, no longer int64: copy it, do not average or cast it")
     saved, own = state.tolist(), state_of(layout).tolist()
     names = ("version", "seed", "bank number", "checksum", "layers")
     compared = [[*state[:4], len(state) - 4] for state in (saved, own)]

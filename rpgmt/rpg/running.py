@@ -8,8 +8,11 @@ root, the modules that run are on Python's stack, the outermost first. That is l
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import NoReturn
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -18,16 +21,45 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 REMEDY = "change the bank's `values` (`project` fits them to weights), or call `rpgmt.bake(model)` first"
 
 _CALL = nn.Module._call_impl.__code__
+_STATE = nn.Module.state_dict.__code__
+
+_told: WeakSet[nn.Module] = WeakSet()  # banks without which a state was saved
 
 
 def running_model(layer: nn.Module) -> nn.Module | None:
     """The outermost of the running modules that hold `layer`; None where none does, as where a weight is read by hand."""
-    frame, running = sys._getframe(1), []
+    return next((module for module in reversed(_on_stack(_CALL)) if holds(module, layer)), None)
+
+
+def warn_of_state_without_bank(bank: nn.Module, root: nn.Module | None) -> None:
+    """Called while the state of a layer of `bank` is saved: notes once that the state that is asked for lacks the bank.
+
+    Warns:
+        UserWarning: It would load into a like model without an error, and leave the generated weights there as they are.
+    """
+    if root is None or bank in _told:
+        return
+    saved = _on_stack(_STATE)
+    # The root first, which is the usual case and takes no search.
+    if not saved or any(module is root for module in saved) or any(holds(module, bank) for module in saved):
+        return
+    _told.add(bank)
+    warnings.warn(
+        f"the `state_dict` of a {type(saved[-1]).__name__} lacks its generated weights, which are the bank's: save that of the "
+        f"{type(root).__name__} that was converted, or `rpgmt.bake` a copy of it and save the part of this",
+        stacklevel=2,
+    )
+
+
+def _on_stack(code: CodeType) -> list[nn.Module]:
+    """The modules whose method of this code runs, the outermost last."""
+    frame: FrameType | None = sys._getframe(1)
+    running = []
     while frame is not None:
-        if frame.f_code is _CALL:
+        if frame.f_code is code:
             running.append(frame.f_locals["self"])
-        frame = frame.f_back  # type: ignore[assignment]
-    return next((module for module in reversed(running) if holds(module, layer)), None)
+        frame = frame.f_back
+    return running
 
 
 def holds(module: nn.Module, part: nn.Module) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from rpgmt import Bank, RPGLinear, bake, convert, parameter_groups, report
-from rpgmt.rpg import old_optimizers
+from rpgmt.rpg import old_optimizers, untrained_banks
 
 X = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
 
@@ -202,6 +204,25 @@ def test_what_looks_alike_and_is_right_stays_so() -> None:
     checkpoint(model, X, use_reentrant=False).sum().backward()
     parallel = nn.Sequential(model)  # as those who wrap do
     assert bank_moves(parallel, model.bank)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_state_of_a_part_without_its_bank_is_told_of_once() -> None:
+    for take in (lambda m: m.body, lambda m: m.head, lambda m: nn.Sequential(m.body)):
+        model = net()
+        part = take(model)
+        with pytest.warns(
+            UserWarning, match=r"^the `state_dict` of a \w+ lacks its generated weights.*of the Net.*bake"
+        ) as notes:
+            part.state_dict()
+        assert len(notes) == 1
+        assert "\n" not in str(notes[0].message)
+        part.state_dict()
+    model, sequential = net(), chain()
+    for whole in (model, nn.Sequential(model), copy.deepcopy(model), bake(net()).body, sequential, sequential[:2]):
+        whole.state_dict()
+        whole.state_dict(prefix="module.", keep_vars=True)
+    torch.optim.swa_utils.AveragedModel(model).state_dict()
 
 
 # ---- written weights
@@ -472,17 +493,46 @@ def test_what_was_frozen_before_is_left_and_no_cause() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once() -> None:
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_an_optimizer_that_was_made_before_the_conversion_is_told_of_once(has_gradients: bool) -> None:
     model = Net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if has_gradients:
+        model(X).sum().backward()
     convert(model, "50%")
     model(X).sum().backward()
     with pytest.warns(UserWarning, match="^the SGD steps weights that `rpgmt.convert` took out of the Net, and not") as notes:
         optimizer.step()
     assert len(notes) == 1
     assert "\n" not in str(notes[0].message)
-    optimizer.step()
+    for _ in range(3):
+        optimizer.step()  # and nothing else is noted
     assert not old_optimizers._watches
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("has_gradients", [False, True])
+def test_an_optimizer_that_was_made_before_bake_is_told_of_once(has_gradients: bool) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(parameter_groups(model, "sgd", 0.1))
+    if has_gradients:
+        model(X).sum().backward()
+        optimizer.step()
+    bake(model)
+    model(X).sum().backward()
+    with pytest.warns(UserWarning, match="^the SGD steps a bank that `rpgmt.bake` took out of the Net, and not its") as notes:
+        optimizer.step()
+    assert len(notes) == 1
+    assert "\n" not in str(notes[0].message)
+    optimizer.step()
+    later = torch.optim.SGD(bake(net()).parameters(), lr=0.1)
+    frozen = net()
+    frozen.bank.requires_grad_(False)
+    biases = torch.optim.SGD(frozen.parameters(), lr=0.1)
+    for right, trained in ((later, None), (biases, bake(frozen))):
+        if trained is not None:
+            trained(X).sum().backward()
+        right.step()
 
 
 @pytest.mark.filterwarnings("error")
@@ -507,6 +557,73 @@ def test_optimizers_that_do_right_are_not() -> None:
     gc.collect()
     assert bank_moves(model, model.bank)
     assert not old_optimizers._watches  # gone with the weights
+
+
+SGD = functools.partial(torch.optim.SGD, lr=0.01)
+
+WITHOUT_THE_BANK: dict[str, Callable[[Net], list[torch.optim.Optimizer]]] = {
+    "groups by part": lambda m: [SGD([{"params": m.body.parameters()}, {"params": m.head.parameters()}])],
+    "by name": lambda m: [SGD([p for name, p in m.named_parameters() if name.endswith(("weight", "bias"))])],
+    "two": lambda m: [SGD(m.body.parameters()), SGD(m.head.parameters())],
+    "norms": lambda m: [SGD(m.body.parameters())],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", WITHOUT_THE_BANK)
+def test_optimizers_without_the_bank_are_told_of_once(case: str) -> None:
+    model = copy.deepcopy(net())
+    optimizers = WITHOUT_THE_BANK[case](model)
+    told = []
+    for _ in range(4):
+        model(X).square().sum().backward()
+        for optimizer in optimizers:
+            with warnings.catch_warnings(record=True) as notes:
+                warnings.simplefilter("always")
+                optimizer.step()
+            told.append([str(note.message) for note in notes])
+        model.zero_grad()
+    assert told[: len(optimizers)] == [[]] * len(optimizers)  # another one may follow
+    (note,) = [note for notes in told for note in notes]
+    assert re.match("^the SGD steps parameters of the Net, and none steps its bank, .*`rpgmt.parameter_groups`", note)
+    assert "\n" not in note
+
+
+def _head_alone(model: Net) -> list[torch.optim.Optimizer]:
+    model.bank.requires_grad_(False)
+    return [SGD(model.head.parameters())]
+
+
+WITH_THE_BANK: dict[str, Callable[[Net], list[torch.optim.Optimizer]]] = {
+    "groups": lambda m: [SGD(parameter_groups(m, "sgd", 0.01))],
+    "part by part": lambda m: [SGD([{"params": part.parameters()} for part in m.children()])],
+    "two, the bank last": lambda m: [SGD(m.body.parameters()), SGD([*m.head.parameters(), m.bank.values])],
+    "one for each": lambda m: [SGD([parameter]) for parameter in m.parameters()],
+    "another model's": lambda m: [SGD(nn.Linear(2, 2).parameters())],
+    "a frozen bank": _head_alone,
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("case", WITH_THE_BANK)
+def test_optimizers_with_the_bank_are_not(case: str) -> None:
+    model = net()
+    optimizers = WITH_THE_BANK[case](model)
+    for _ in range(3):
+        model(X).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
+    assert (model.bank in untrained_banks._untrained) == (case in ("another model's", "a frozen bank"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plain_head_may_be_trained_by_itself() -> None:
+    model = net(include=["body.*"])
+    optimizer = SGD(model.head.parameters())
+    for _ in range(3):
+        model(X).square().sum().backward()
+        optimizer.step()
 
 
 def test_the_report_counts_a_bank_in_a_layer_once() -> None:

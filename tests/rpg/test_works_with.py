@@ -138,6 +138,14 @@ def test_a_checkpoint_of_another_number_or_version_is_an_error() -> None:
             network().load_state_dict({**state, "bank._extra_state": extra})
 
 
+def test_a_checkpoint_that_was_averaged_with_its_placement_is_an_error() -> None:
+    state = network().state_dict()
+    averaged = {name: (tensor + tensor) / 2 for name, tensor in state.items()}
+    with pytest.raises((RuntimeError, ValueError), match=r"is torch\.float32, no longer int64: copy it, do not average"):
+        network().load_state_dict(averaged)
+    network().load_state_dict({**averaged, "bank._extra_state": state["bank._extra_state"]})
+
+
 def test_a_checkpoint_of_another_size_is_an_error() -> None:
     with pytest.raises((RuntimeError, ValueError)):
         network(99).load_state_dict(network(100).state_dict())
