@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
+import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -246,6 +248,41 @@ def test_shorter_runs_of_another_seed_may_try_the_rates(
     assert benchmark.main(["sharing", "report", "--out", str(tmp_path / "out")]) == 0  # of nothing, as after an early Ctrl-C
     assert "CUT SHORT: 4 of 4 networks" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"] == []
+
+
+def test_more_seeds_keep_the_rate_that_was_chosen(
+    compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    for name in ("grid.json", "config.yaml"):  # what other commands have asked for
+        (out / name).unlink()
+    argv = [*compared]
+    argv[argv.index("--out") + 1] = str(out)
+    read_grid(argv, "sharing")
+    before = json.loads((out / "grid.json").read_text())["rows"]["rpg-stage-50pc-t2"]
+    more = [*argv[:-1], "4"]
+    for words in (more, [word for word in more if word not in ("--rates", "0.001,0.01")]):
+        grid, _ = read_grid(words, "sharing")
+        assert [job.result() is not None for job in grid.jobs()] == [True, True, False, False]  # tried with seed 3, as before
+        assert json.loads((out / "grid.json").read_text())["rows"]["rpg-stage-50pc-t2"] == {**before, "seeds": [3, 4]}
+    capsys.readouterr()
+    assert benchmark.main(["sharing", "report", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "CUT SHORT: 1 of 2 networks are not there yet (rpg-stage-50pc-t2: seed 4)." in text
+    assert f"`sharing {shlex.join(more)}`" in text
+    assert f"`sharing {shlex.join(argv)}`" not in text  # it has nothing left to do
+    assert list(json.loads((out / "benchmark.json").read_text())["rows"][0]["figures"]) == ["3"]
+    stored = (out / "grid.json").read_bytes()
+    for flags, message in (
+        (["--rates", "0.001,0.02"], "`--rates` is 0.001,0.02: rpg-stage-50pc-t2 in"),
+        (["--rates", "0.01"], "has 0.001,0.01; leave it out, or give another --out"),
+        (["--tuning-seed", "4"], "`--tuning-seed` is 4: rpg-stage-50pc-t2 in"),
+        (["--rows", "4bit", "--rates", "0.02"], "`--rates` is 0.02: rpg-stage-50pc-t2 in"),
+    ):
+        assert cli.run(benchmark.main, ["sharing", *more, *flags]) == 2
+        assert message in capsys.readouterr().err
+        assert (out / "grid.json").read_bytes() == stored
 
 
 # ---- chance of the validation set

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,10 +80,10 @@ def read_grid(argv: Sequence[str], prog: str) -> tuple[Grid, Path | None]:
     add_seeds_and_jobs(parser)
     add_json(parser)
     arguments, config = cli.parse_config(parser, argv[1:], argv[0], module.Config)
-    return _grid(argv, arguments, config, module), arguments.json
+    return _grid(argv, prog, arguments, config, module), arguments.json
 
 
-def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -> Grid:
+def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, module: Any) -> Grid:
     """What is asked for, checked before anything is trained, and noted in the folder."""
     for word in argv:
         if (flag := word.split("=")[0]) in OWN_FLAGS:
@@ -109,7 +110,7 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
     from rpgmt.engine.device import for_this_machine
     from tools.benchmarks.common.trainings import Training, count_steps
     from tools.benchmarks.sharing.grid import Grid, Tuning
-    from tools.benchmarks.sharing.store import write_grid
+    from tools.benchmarks.sharing.store import read_grid_file, stored_tunings, write_grid
 
     config = for_this_machine(config)
     tuning_epochs = arguments.tuning_epochs or config.train.epochs
@@ -120,15 +121,21 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
     task = module.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none", parameters=None)))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=task.config.model.heads))
     rows, notes = plan(config.model, asked.rows, stages, sizes)
+    given = {"--rates": arguments.rates, "--tuning-seed": arguments.tuning_seed, "--tuning-epochs": arguments.tuning_epochs}
+    stored = stored_tunings(read_grid_file(asked.out))
+    tunings = {
+        row.name: tuning.kept(name, stored[name], given, asked.out) if (name := row.source or row.name) in stored else tuning
+        for row in rows
+    }
     for note in notes:
         print(f"note: {note}", flush=True)
     steps = {
         epochs: count_steps(task.train_data, dataclasses.replace(config.train, epochs=epochs))
-        for epochs in (config.train.epochs, tuning_epochs)
+        for epochs in {config.train.epochs, *(of.epochs for of in tunings.values())}
     }
     final = module.build(dataclasses.replace(task.config, data=dataclasses.replace(config.data, hold_out=0.0)))
     samples = len(task.train_data), len(final.val_data)
-    grid = Grid(argv[0], config, asked, tuning, {row.name: row for row in rows}, task.monitor, steps, samples, arguments.draws)
+    grid = Grid(argv[0], config, asked, tunings, {row.name: row for row in rows}, task.monitor, steps, samples, arguments.draws)
 
     whole = dataclasses.replace(config, train=dataclasses.replace(config.train, out=asked.out))
     asked.begin([Training(argv[0], whole, 0, 0.0), *grid.all_trainings()], config, argv[0])
@@ -139,13 +146,13 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
         row.name: {
             **{key: getattr(row, key) for key in ("kind", "stages", "size", "bits", "source", "channels", "parameters")},
             "seeds": asked.seeds,
-            "rates": list(tuning.rates),
-            "tuning_seed": tuning.seed,
-            "tuning_epochs": tuning.epochs,
+            "rates": list(tunings[row.name].rates),
+            "tuning_seed": tunings[row.name].seed,
+            "tuning_epochs": tunings[row.name].epochs,
         }
         for row in rows
     }
-    write_grid(asked.out, about, entries)
+    write_grid(asked.out, about, entries, shlex.join([*prog.split(), *argv]))
     return grid
 
 

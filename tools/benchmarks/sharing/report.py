@@ -195,7 +195,7 @@ class Report:
             rows = "; ".join(
                 f"{name}: seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}" for name, of in self.missing.items()
             )
-            lines.append(f"CUT SHORT: {count} of {all_} networks are not there yet ({rows}). The same command goes on.")
+            lines.append(f"CUT SHORT: {count} of {all_} networks are not there yet ({rows}). {self._way_on()}")
         lines += NOTES
         at_end = [
             row.name for row in self.rows if row.bits is None and row.tried and _rate(row) in (min(row.tried), max(row.tried))
@@ -212,6 +212,12 @@ class Report:
         if unpaired:
             lines.append(f"Not paired, as their samples or their order differ: {', '.join(unpaired)}.")
         return lines
+
+    def _way_on(self) -> str:
+        commands = self.store.commands_to_go_on()
+        if len(self.store.commands) < 2 or not commands:
+            return "The same command goes on."
+        return f"This goes on: {'; '.join(f'`{command}`' for command in commands)}."
 
     def print(self) -> None:
         for grid in self.grids():
