@@ -285,6 +285,23 @@ def test_more_seeds_keep_the_rate_that_was_chosen(
         assert (out / "grid.json").read_bytes() == stored
 
 
+def test_a_folder_has_one_number_of_draws(compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    (out / "grid.json").unlink()
+    argv = [*compared]
+    argv[argv.index("--out") + 1] = str(out)
+    read_grid(argv, "sharing")
+    assert cli.run(benchmark.main, ["sharing", *argv, "--draws", "9"]) == 2
+    assert f"`--draws` is 9: the networks in {out} are measured with 5; leave it out" in capsys.readouterr().err
+    place = argv.index("--draws")
+    grid, _ = read_grid([*argv[:place], *argv[place + 2 :]], "sharing")
+    assert grid.draws == 5
+    record = next(out.glob("*/val.json"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "draws": 9}))  # as an earlier version allowed it
+    assert [job.name for job in grid.jobs() if job.result() is None] == ["rpg-stage-50pc-t2-seed3 on val"]
+
+
 # ---- chance of the validation set
 
 
@@ -363,6 +380,7 @@ class Guess:
         (["pose", "--rows", "tyed"], "`--rows` is 'tyed': did you mean `tied`?"),
         (["pose", "--rates", "0.1,x"], "`--rates` is '0.1,x': give different learning rates"),
         (["pose", "--sizes", "25%,a"], "`--sizes` is 'a': not a size"),
+        (["pose", "--draws", "1"], "`--draws` is 1: give at least 2"),
         (["pose", "--max-steps", "3"], "`--max-steps` and `--patience` end runs early"),
         (["multitask", "--stop-after", "1"], "`--stop-after` is 1: all stages are compared"),
     ],

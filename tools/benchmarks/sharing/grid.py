@@ -228,7 +228,9 @@ class Measurement:
             return None
         assert self.training is not None
         path = result_path(self.training.folder.path, self.row.bits)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        # Networks are compared draw by draw: one that was measured with others is measured again.
+        return record if record and record["draws"] == self.grid.draws else None
 
     def command(self) -> list[str]:
         """What starts it, once it is ready."""

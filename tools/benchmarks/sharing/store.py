@@ -61,6 +61,19 @@ def stored_tunings(before: Mapping[str, Any]) -> dict[str, StoredTuning]:
     }
 
 
+def stored_draws(out: Path, before: Mapping[str, Any]) -> int | None:
+    """Draws of the folder's measurements; None where there are none yet.
+
+    Args:
+        out: the folder.
+        before: what `read_grid_file` gives; earlier versions did not note them there.
+    """
+    if "draws" in before:
+        return int(before["draws"])
+    records = sorted(out.glob("*/val*.json")) if before["rows"] else []
+    return int(json.loads(records[0].read_text(encoding="utf-8"))["draws"]) if records else None
+
+
 def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], command: str | None = None) -> None:
     """Adds what is asked for to what was.
 
