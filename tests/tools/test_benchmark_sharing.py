@@ -8,8 +8,6 @@ import json
 import math
 import shlex
 import shutil
-import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ from rpgmt.config import ModelConfig
 from rpgmt.models.width import generated_weights, trainable
 from tasks import multitask, pose
 from tools import benchmark, train
-from tools.benchmarks.common.trainings import train_all
 from tools.benchmarks.sharing import measure, read_grid, samples
 from tools.benchmarks.sharing.grid import Measurement
 from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
@@ -88,57 +85,13 @@ def test_samples_and_their_order_do_not_depend_on_the_kind(module: Any, tmp_path
     assert measure.order_of(first.train_data, other_seed) not in orders
 
 
-# ---- the choice of a rate, and what runs when
+# ---- the choice of a rate
 
 
 def test_the_best_rate_is_chosen_and_of_equal_ones_the_lower() -> None:
     assert choose_rate({0.1: 0.5, 0.01: 0.5, 1.0: 0.4}) == 0.01
     assert choose_rate({0.1: None, 1.0: 0.4, 2.0: math.nan}) == 1.0
     assert choose_rate({0.1: None}) is None
-
-
-@dataclass(eq=False)
-class Touch:
-    """A process that makes a file, as soon as others are there, or fails."""
-
-    folder: Path
-    name: str
-    needs: tuple[str, ...] = ()
-    fails: bool = False
-    cost: float = 1.0
-    started: list[str] = field(default_factory=list)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
-
-    def ready(self) -> bool:
-        return all((self.folder / name).exists() for name in self.needs)
-
-    def result(self) -> Any | None:
-        return True if (self.folder / self.name).exists() else None
-
-    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
-        self.started.append(self.name)
-        self.log.touch()
-        return subprocess.Popen(["false"] if self.fails else ["touch", str(self.folder / self.name)])
-
-
-def test_what_is_ready_runs_first_and_what_cannot_be_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    order: list[str] = []
-    ended: list[Touch] = []
-    specs: list[tuple[str, tuple[str, ...], bool]] = [
-        *(("last", ("second",), False), ("first", (), False), ("second", ("first",), False)),
-        *(("bad", (), True), ("after bad", ("bad",), False), ("after that", ("after bad",), False)),
-    ]
-    jobs = [Touch(tmp_path, name, needs, fails, started=order) for name, needs, fails in specs]
-    failed = train_all(jobs, 1, what="files", ended=ended.append)
-    assert order == ["first", "second", "last", "bad"]
-    assert [job.name for job in failed] == ["bad", "after bad", "after that"]
-    assert [job.name for job in ended] == order
-    assert "LEFT OUT 5 of 6: after bad: what it needs has failed" in capsys.readouterr().out
-    assert train_all(jobs[:3], 2, what="files") == []
-    assert "3 of 3 files are finished already" in capsys.readouterr().out
 
 
 # ---- a small comparison, run here

@@ -46,9 +46,16 @@ def main(argv: list[str], prog: str) -> int:
     grid, also = read_grid(argv, prog)
 
     from tools.benchmarks.common.trainings import train_all
+    from tools.benchmarks.sharing.grid import Measurement
 
     try:
-        failed = train_all(grid.jobs(), grid.asked.jobs, what="trainings and measurements", ended=grid.ended)
+        failed = train_all(
+            grid.jobs(),
+            grid.asked.jobs,
+            what="trainings and measurements",
+            ended=grid.ended,
+            decisive=lambda job: isinstance(job, Measurement),  # what cannot be measured need not be trained, for days
+        )
     except KeyboardInterrupt:
         _show(grid.asked.out, also)
         raise
