@@ -62,6 +62,13 @@ def test_what_cannot_be_is_left_out_with_a_line() -> None:
     assert notes == ["tied-30pc-t2 is left out: 30% of the weights are no whole number of 2 stages"]
 
 
+def test_a_row_that_no_width_makes_equal_is_left_out() -> None:
+    rows, notes = plan(dataclasses.replace(TINY, channels=4), ["low-rank", "none"], [4], ["1%"])
+    assert [row.name for row in rows] == ["none-t4"]
+    assert len(notes) == 1
+    assert notes[0].startswith("low-rank-1pc-t4 is left out: `parameters` is")
+
+
 @pytest.mark.parametrize("module", [pose, multitask])
 def test_samples_and_their_order_do_not_depend_on_the_kind(module: Any, tmp_path: Path) -> None:
     data = module.DataConfig(root=tmp_path, train_images=10, val_images=2, image_size=32, hold_out=0.2)
