@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import tasks as task_package
 from rpgmt import cli
+from rpgmt.config import ModelConfig
 from rpgmt.config.presets import CONFIGS
 from rpgmt.config.validation import did_you_mean
 from rpgmt.errors import UserError
@@ -33,10 +34,13 @@ def main(argv: list[str], prog: str = "summary.py") -> int:
         arguments, config = cli.parse_config(parser, rest, name, tasks[name].Config)
 
         from rpgmt.models import build
+        from rpgmt.models.width import check_parameters
 
         if name == "pose" and config.model.heads is None:
             print("heads: COCO's 17 key points; a training takes those of its data")
             config = dataclasses.replace(config, model=config.model.with_heads())
+        if isinstance(config.model, ModelConfig):
+            check_parameters(config.model)
         model: nn.Module = build(config.model)
         input_size, file = config.model.input_size, None
         title = f"{name}, {config.model.title}"

@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 import tasks as task_package
 from rpgmt import cli
+from rpgmt.config import ModelConfig
 from rpgmt.engine import run_folder
 from rpgmt.engine.closing import Phases, closing_lines, command
 from rpgmt.errors import UserError
@@ -53,6 +54,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     from rpgmt.engine.signals import Interrupted
     from rpgmt.models.counting import count
     from rpgmt.models.resnet_trunk import load_trunk_weights
+    from rpgmt.models.width import check_parameters
     from rpgmt.tables import counts_table, metrics_table, print_table
 
     config = for_this_machine(config)
@@ -61,6 +63,8 @@ def main(argv: list[str], prog: str = "train.py") -> int:
     if config.train.init_from is not None and not config.train.resume:
         read_config(config.train.init_from)
     tell("building the network")
+    if isinstance(config.model, ModelConfig) and not config.train.resume:
+        check_parameters(data.config.model)  # with its heads
     task = tasks[name].build(config, data)
     if config.train.init_from is not None and not config.train.resume:
         fresh = load_weights(task.model, config.train.init_from, heads_may_differ=True)

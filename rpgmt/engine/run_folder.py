@@ -179,6 +179,20 @@ def taken(train: TrainConfig, task_name: str) -> Iterator[RunFolder]:
         os.close(handle)
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether another process trains in this folder at this moment; False where the file system has no locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    return False
+
+
 def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
     """Raise UserError where the config of a resumed run differs from the run's in what makes the run (`MAY_CHANGE`)."""
     saved = load_yaml(folder.config)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rpgmt.config import ModelConfig
+from rpgmt.errors import UserError
 from rpgmt.models.hourglass import HourglassStage, HourglassTrunk
 from rpgmt.models.refinement import Refinement, tie_stages
 from rpgmt.models.resnet_trunk import ResNetTrunk
@@ -57,6 +58,29 @@ def with_channels(config: ModelConfig) -> ModelConfig:
         middle = (low + high) // 2
         low, high = (middle, high) if trainable(of_width(middle)) <= wanted else (low, middle)
     return min(map(of_width, (low, high)), key=lambda one: abs(trainable(one) - wanted))
+
+
+def check_parameters(config: ModelConfig) -> None:
+    """Refuses a number of `parameters` that lies outside those of all widths, as one below the bank's does.
+
+    Between two widths the nearest is what is asked for, however far it is. Networks that are trained are not asked.
+
+    Raises:
+        UserError: the nearest network has over a tenth more or less.
+    """
+    if config.parameters is None or config.heads is None:  # without heads there is no network
+        return
+    wanted, nearest = parse_size(config.parameters), with_channels(config)
+    number = trainable(nearest)
+    between = number <= wanted if nearest.channels == STEP else number >= wanted or nearest.channels + STEP <= WIDEST
+    if between or abs(number - wanted) <= wanted / 10:
+        return
+    found = f"`parameters` is {config.parameters}: the nearest network, of {nearest.channels} channels, has {number:,}"
+    bank = parse_size(config.rpg_size, generated_weights(nearest)) if config.sharing == "rpg" else 0
+    if bank > wanted:
+        raise UserError(f"{found}, as its bank alone has {bank:,}: give a smaller --rpg-size, or --parameters {number}")
+    fewer = "fewer" if number > wanted else "more"
+    raise UserError(f"{found}: give {fewer} --stages, or --parameters {number}")
 
 
 def generated_weights(config: ModelConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from rpgmt import cli
 from rpgmt.config import ModelConfig, to_dict
 from rpgmt.engine.evaluate import evaluate as measure
 from rpgmt.engine.model_file import save_model
+from rpgmt.errors import UserError
 from rpgmt.models import build
 from rpgmt.models.counting import count
 from rpgmt.models.shared_stages import LowRankConv2d
-from rpgmt.models.width import generated_weights, trainable, with_channels
+from rpgmt.models.width import check_parameters, generated_weights, trainable, with_channels
 from tasks import pose
 from tools import evaluate, export, predict, summary, train
 
@@ -122,6 +124,29 @@ def test_the_width_whose_number_of_parameters_is_nearest(sharing: str) -> None:
         assert found.parameters is None
 
 
+def test_a_number_of_parameters_that_no_width_comes_near_is_refused() -> None:
+    config = dataclasses.replace(SMALL, sharing="rpg", rpg_size="1M")
+    least = trainable(dataclasses.replace(config, channels=4))
+    message = (
+        f"`parameters` is 220K: the nearest network, of 4 channels, has {least:,}, as its bank alone has 1,000,000: give a "
+    )
+    with pytest.raises(UserError, match=re.escape(f"{message}smaller --rpg-size, or --parameters {least}")):
+        check_parameters(dataclasses.replace(config, parameters="220K"))
+    plain = dataclasses.replace(SMALL, sharing="none")
+    narrowest, next_ = (trainable(dataclasses.replace(plain, channels=channels)) for channels in (4, 8))
+    with pytest.raises(
+        UserError, match=f"`parameters` is 100: the nearest network, of 4 channels, has {narrowest:,}: give fewer"
+    ):
+        check_parameters(dataclasses.replace(plain, parameters=100))
+    for allowed in (
+        None,
+        narrowest,
+        round(0.95 * narrowest),
+        (narrowest + next_) // 2,
+    ):  # between two widths the nearest is meant
+        check_parameters(dataclasses.replace(plain, parameters=allowed))
+
+
 def test_a_width_by_parameters_is_the_width_by_channels() -> None:
     narrow = of("narrow")
     torch.manual_seed(3)
@@ -143,6 +168,20 @@ def test_a_width_by_parameters_is_the_width_by_channels() -> None:
 def test_what_cannot_be_is_one_line(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(summary.main, ["pose", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_train_and_summary_refuse_a_number_that_no_width_comes_near(
+    people: pose.DataConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["pose", "--rpg-size", "1M", "--parameters", "220K", "--stages", "2", "--depth", "1"]
+    data = ["--data-root", str(people.root), "--image-size", "32", "--train-images", "4", "--val-images", "2"]
+    for tool, more in (
+        (summary, []),
+        (train, [*data, "--input-size", "32,32", "--device", "cpu", "--out", str(tmp_path / "run")]),
+    ):
+        assert cli.run(tool.main, [*flags, *more]) == 2
+        assert "`parameters` is 220K: the nearest network, of 4 channels, has" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import json
 import math
-import subprocess
-from dataclasses import dataclass, field
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from rpgmt.config import ModelConfig
 from rpgmt.models.width import generated_weights, trainable
 from tasks import multitask, pose
 from tools import benchmark, train
-from tools.benchmarks.common.trainings import train_all
 from tools.benchmarks.sharing import measure, read_grid, samples
 from tools.benchmarks.sharing.grid import Measurement
 from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
@@ -63,6 +62,13 @@ def test_what_cannot_be_is_left_out_with_a_line() -> None:
     assert notes == ["tied-30pc-t2 is left out: 30% of the weights are no whole number of 2 stages"]
 
 
+def test_a_row_that_no_width_makes_equal_is_left_out() -> None:
+    rows, notes = plan(dataclasses.replace(TINY, channels=4), ["low-rank", "none"], [4], ["1%"])
+    assert [row.name for row in rows] == ["none-t4"]
+    assert len(notes) == 1
+    assert notes[0].startswith("low-rank-1pc-t4 is left out: `parameters` is")
+
+
 @pytest.mark.parametrize("module", [pose, multitask])
 def test_samples_and_their_order_do_not_depend_on_the_kind(module: Any, tmp_path: Path) -> None:
     data = module.DataConfig(root=tmp_path, train_images=10, val_images=2, image_size=32, hold_out=0.2)
@@ -86,57 +92,13 @@ def test_samples_and_their_order_do_not_depend_on_the_kind(module: Any, tmp_path
     assert measure.order_of(first.train_data, other_seed) not in orders
 
 
-# ---- the choice of a rate, and what runs when
+# ---- the choice of a rate
 
 
 def test_the_best_rate_is_chosen_and_of_equal_ones_the_lower() -> None:
     assert choose_rate({0.1: 0.5, 0.01: 0.5, 1.0: 0.4}) == 0.01
     assert choose_rate({0.1: None, 1.0: 0.4, 2.0: math.nan}) == 1.0
     assert choose_rate({0.1: None}) is None
-
-
-@dataclass(eq=False)
-class Touch:
-    """A process that makes a file, as soon as others are there, or fails."""
-
-    folder: Path
-    name: str
-    needs: tuple[str, ...] = ()
-    fails: bool = False
-    cost: float = 1.0
-    started: list[str] = field(default_factory=list)
-
-    @property
-    def log(self) -> Path:
-        return self.folder / f"{self.name}.log"
-
-    def ready(self) -> bool:
-        return all((self.folder / name).exists() for name in self.needs)
-
-    def result(self) -> Any | None:
-        return True if (self.folder / self.name).exists() else None
-
-    def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
-        self.started.append(self.name)
-        self.log.touch()
-        return subprocess.Popen(["false"] if self.fails else ["touch", str(self.folder / self.name)])
-
-
-def test_what_is_ready_runs_first_and_what_cannot_be_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    order: list[str] = []
-    ended: list[Touch] = []
-    specs: list[tuple[str, tuple[str, ...], bool]] = [
-        *(("last", ("second",), False), ("first", (), False), ("second", ("first",), False)),
-        *(("bad", (), True), ("after bad", ("bad",), False), ("after that", ("after bad",), False)),
-    ]
-    jobs = [Touch(tmp_path, name, needs, fails, started=order) for name, needs, fails in specs]
-    failed = train_all(jobs, 1, what="files", ended=ended.append)
-    assert order == ["first", "second", "last", "bad"]
-    assert [job.name for job in failed] == ["bad", "after bad", "after that"]
-    assert [job.name for job in ended] == order
-    assert "LEFT OUT 5 of 6: after bad: what it needs has failed" in capsys.readouterr().out
-    assert train_all(jobs[:3], 2, what="files") == []
-    assert "3 of 3 files are finished already" in capsys.readouterr().out
 
 
 # ---- a small comparison, run here
@@ -248,6 +210,58 @@ def test_shorter_runs_of_another_seed_may_try_the_rates(
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"] == []
 
 
+def test_more_seeds_keep_the_rate_that_was_chosen(
+    compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    for name in ("grid.json", "config.yaml"):  # what other commands have asked for
+        (out / name).unlink()
+    argv = [*compared]
+    argv[argv.index("--out") + 1] = str(out)
+    read_grid(argv, "sharing")
+    before = json.loads((out / "grid.json").read_text())["rows"]["rpg-stage-50pc-t2"]
+    more = [*argv[:-1], "4"]
+    for words in (more, [word for word in more if word not in ("--rates", "0.001,0.01")]):
+        grid, _ = read_grid(words, "sharing")
+        assert [job.result() is not None for job in grid.jobs()] == [True, True, False, False]  # tried with seed 3, as before
+        assert json.loads((out / "grid.json").read_text())["rows"]["rpg-stage-50pc-t2"] == {**before, "seeds": [3, 4]}
+    capsys.readouterr()
+    assert benchmark.main(["sharing", "report", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "CUT SHORT: 1 of 2 networks are not there yet (rpg-stage-50pc-t2: seed 4)." in text
+    assert f"`sharing {shlex.join(more)}`" in text
+    assert f"`sharing {shlex.join(argv)}`" not in text  # it has nothing left to do
+    assert list(json.loads((out / "benchmark.json").read_text())["rows"][0]["figures"]) == ["3"]
+    stored = (out / "grid.json").read_bytes()
+    for flags, message in (
+        (["--rates", "0.001,0.02"], "`--rates` is 0.001,0.02: rpg-stage-50pc-t2 in"),
+        (["--rates", "0.01"], "has 0.001,0.01; leave it out, or give another --out"),
+        (["--tuning-seed", "4"], "`--tuning-seed` is 4: rpg-stage-50pc-t2 in"),
+        (["--rows", "4bit", "--rates", "0.02"], "`--rates` is 0.02: rpg-stage-50pc-t2 in"),
+    ):
+        assert cli.run(benchmark.main, ["sharing", *more, *flags]) == 2
+        assert message in capsys.readouterr().err
+        assert (out / "grid.json").read_bytes() == stored
+
+
+def test_a_folder_has_one_number_of_draws(compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    (out / "grid.json").unlink()
+    argv = [*compared]
+    argv[argv.index("--out") + 1] = str(out)
+    read_grid(argv, "sharing")
+    assert cli.run(benchmark.main, ["sharing", *argv, "--draws", "9"]) == 2
+    assert f"`--draws` is 9: the networks in {out} are measured with 5; leave it out" in capsys.readouterr().err
+    place = argv.index("--draws")
+    grid, _ = read_grid([*argv[:place], *argv[place + 2 :]], "sharing")
+    assert grid.draws == 5
+    record = next(out.glob("*/val.json"))
+    record.write_text(json.dumps({**json.loads(record.read_text()), "draws": 9}))  # as an earlier version allowed it
+    assert [job.name for job in grid.jobs() if job.result() is None] == ["rpg-stage-50pc-t2-seed3 on val"]
+
+
 # ---- chance of the validation set
 
 
@@ -326,6 +340,7 @@ class Guess:
         (["pose", "--rows", "tyed"], "`--rows` is 'tyed': did you mean `tied`?"),
         (["pose", "--rates", "0.1,x"], "`--rates` is '0.1,x': give different learning rates"),
         (["pose", "--sizes", "25%,a"], "`--sizes` is 'a': not a size"),
+        (["pose", "--draws", "1"], "`--draws` is 1: give at least 2"),
         (["pose", "--max-steps", "3"], "`--max-steps` and `--patience` end runs early"),
         (["multitask", "--stop-after", "1"], "`--stop-after` is 1: all stages are compared"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tools.benchmarks.sharing.intervals import closed, difference, exponent, rising, worth
-from tools.benchmarks.sharing.report import Report
+from tools.benchmarks.sharing.report import Report, at
 from tools.benchmarks.sharing.store import Result, Store, run_name, write_grid
 
 # ---- intervals
@@ -65,6 +65,28 @@ def test_an_interval_covers_seeds_and_images() -> None:
     assert (by_seeds.value, by_seeds.low, by_seeds.high) == pytest.approx((1.5, 1.25, 1.75))
     assert by_images is not None
     assert (by_images.value, by_images.low, by_images.high) == pytest.approx((1.5, 1.25, 1.75))
+
+
+def test_a_ruler_that_does_not_rise_says_nothing_of_worth() -> None:
+    assert worth(row_of(0.0, 0.0), {1: row_of(0.0, 0.0), 2: row_of(0.0, 0.0)}) is None
+    assert worth(row_of(0.5), {1: row_of(0.4), 2: row_of(0.2), 3: row_of(0.3)}) is None  # evened out, it is flat
+    drawn = worth(row_of(0.5, spread=0.1), {1: row_of(0.4), 2: {0: result(0.6, [0.6, 0.3])}})
+    assert drawn is not None
+    assert (drawn.value, drawn.low, drawn.high) == (pytest.approx(1.5), -math.inf, math.inf)  # flat in half of the draws
+
+
+def test_rows_with_other_numbers_of_draws_are_not_paired() -> None:
+    own, other = {0: result(0.5, [0.4, 0.6])}, {0: result(0.4, [0.3, 0.4, 0.5])}
+    assert difference(own, other) is None
+    assert closed(own, {0: result(0.3, [0.3, 0.3])}, other) is None
+
+
+def test_a_quarter_without_a_validation_near_it_is_empty() -> None:
+    course = {5.0: 0.1, 10.0: 0.2, 12.0: 0.3}
+    assert [at(course, part) for part in (0.25, 0.5, 0.75, 1.0)] == [None, 0.1, None, 0.3]
+    each = {float(epoch): epoch / 10 for epoch in range(1, 11)}
+    assert [at(each, part) for part in (0.25, 0.5, 0.75, 1.0)] == [0.2, 0.5, 0.7, 1.0]
+    assert at({}, 0.5) is None
 
 
 def test_the_distance_that_is_closed() -> None:
@@ -135,9 +157,9 @@ def test_a_report_by_hand(stored: Path) -> None:
     tables = {grid.title.partition(" ×")[0]: {line[0]: list(line[1:]) for line in grid.rows} for grid in report.grids()}
     assert tables["accuracy"]["tied-50pc-t2"] == ["55.00 ± 7.07", "0.2"]
     courses = next(grid for grid in report.grids() if "held-out images after" in grid.title)
-    assert list(courses.rows[0]) == ["tied-50pc-t2", "", "30.0", "30.0", "60.0", "+30.0"]
+    assert list(courses.rows[0]) == ["tied-50pc-t2", "", "30.0", "", "60.0", ""]  # no validation near 75 %
     notes = " ".join(report.notes())
-    assert "Not paired, as their samples or their order differ: tied-50pc-t2 and none-t2." in notes
+    assert "Not paired, as their samples, their order or their draws differ: tied-50pc-t2 and none-t2." in notes
     assert "The best rate is the lowest or the highest that was tried of tied-50pc-t2, none-t2, none-t1." in notes
     report.write()
     with (stored / "benchmark.csv").open() as file:

@@ -20,14 +20,14 @@ def add_rounds(parser: ArgumentParser, what: str) -> None:
     parser.add_argument("--rounds", type=int, default=20, help=f"{what} (default: 20)")
 
 
-def check_positive(flag: str, value: int) -> None:
+def check_positive(flag: str, value: int, least: int = 1) -> None:
     """Refuses a number that leaves nothing to do.
 
     Raises:
-        UserError: it is less than 1.
+        UserError: it is less than `least`.
     """
-    if value < 1:
-        raise UserError(f"`{flag}` is {value}: give at least 1")
+    if value < least:
+        raise UserError(f"`{flag}` is {value}: give at least {least}")
 
 
 def read_numbers(flag: str, text: str, what: str, *, least: int = 0, most: int | None = None) -> list[int]:

@@ -27,6 +27,7 @@ from rpgmt.errors import UserError
 from rpgmt.whole_files import write_text
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+WITH_PARENT = Path(__file__).with_name("with_parent.py")
 LINES = 8
 """Of a failed training's output that are shown."""
 
@@ -124,16 +125,31 @@ class Training:
         return [sys.executable, *program, "--config", str(config), "--out", str(self.folder.path), *resume]
 
     def start(self, *, one_thread: bool) -> subprocess.Popen[bytes]:
+        _wait_until_free(self.folder.path)
         return start(self.command(), self.log, one_thread=one_thread)
 
 
 def start(command: Sequence[str], log: Path, *, one_thread: bool) -> subprocess.Popen[bytes]:
-    """Start a process whose output is added to a file, and that a Ctrl-C in this terminal does not reach."""
+    """Start a process whose output is added to a file, and that a Ctrl-C in this terminal does not reach.
+
+    It is asked to end, as by SIGTERM, when the thread that calls this has ended, killed perhaps (Linux alone can do so).
+    """
+    command = [sys.executable, "-I", "-S", str(WITH_PARENT), str(os.getpid()), *command]
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if one_thread else {})
     with log.open("ab") as file:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
         )
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait while another process trains there: what a killed benchmark has left ends after its step, or at its own end."""
+    said = False
+    while folder.is_dir() and run_folder.is_taken(folder):
+        if not said:
+            print(f"another process still trains in {folder}: waiting for it to end", flush=True)
+        said = True
+        time.sleep(0.2)
 
 
 def count_steps(data: Dataset, train: TrainConfig) -> int:
@@ -144,7 +160,12 @@ def count_steps(data: Dataset, train: TrainConfig) -> int:
 
 
 def train_all(
-    trainings: Sequence[J], jobs: int, *, what: str = "trainings", ended: Callable[[J], None] = lambda job: None
+    trainings: Sequence[J],
+    jobs: int,
+    *,
+    what: str = "trainings",
+    ended: Callable[[J], None] = lambda job: None,
+    decisive: Callable[[J], bool] = lambda job: False,
 ) -> list[J]:
     """Train what is not finished, so many at once, and return those that failed. A line says when one starts and ends.
 
@@ -158,6 +179,7 @@ def train_all(
         jobs: how many at once; more than one have one thread each.
         what: they are, in the words of a line.
         ended: is called with each that has ended, well or not.
+        decisive: whether the rest is worth nothing when this one fails: those that run are ended then, and no more started.
 
     Raises:
         KeyboardInterrupt: after SIGINT or SIGTERM, when all trainings have ended.
@@ -195,6 +217,12 @@ def train_all(
                         failed.append(training)
                         print(f"FAILED {number[training]}: {training.name}, status {status}, {clock}; {training.log} ends:")
                         print(_tail(training.log), flush=True)
+                if stopped := next((job for job in failed if decisive(job)), None):
+                    left = len(waiting) + len(running)
+                    print(f"STOPPED after {stopped.name}: {left} of {len(trainings)} {what} are left undone", flush=True)
+                    if running:
+                        _end(list(running.values()))
+                    return failed
         except KeyboardInterrupt:
             _end(list(running.values()))
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +46,16 @@ def main(argv: list[str], prog: str) -> int:
     grid, also = read_grid(argv, prog)
 
     from tools.benchmarks.common.trainings import train_all
+    from tools.benchmarks.sharing.grid import Measurement
 
     try:
-        failed = train_all(grid.jobs(), grid.asked.jobs, what="trainings and measurements", ended=grid.ended)
+        failed = train_all(
+            grid.jobs(),
+            grid.asked.jobs,
+            what="trainings and measurements",
+            ended=grid.ended,
+            decisive=lambda job: isinstance(job, Measurement),  # what cannot be measured need not be trained, for days
+        )
     except KeyboardInterrupt:
         _show(grid.asked.out, also)
         raise
@@ -75,14 +83,14 @@ def read_grid(argv: Sequence[str], prog: str) -> tuple[Grid, Path | None]:
     )
     parser.add_argument("--tuning-seed", type=int, help="of the runs that try the rates (default: the first of --seeds)")
     parser.add_argument("--tuning-epochs", type=int, help="of these runs (default: --epochs, so that they count as runs, too)")
-    parser.add_argument("--draws", type=int, default=DRAWS, help=f"of the bootstrap over images (default: {DRAWS})")
+    parser.add_argument("--draws", type=int, help=f"of the bootstrap over images (default: the folder's, or {DRAWS})")
     add_seeds_and_jobs(parser)
     add_json(parser)
     arguments, config = cli.parse_config(parser, argv[1:], argv[0], module.Config)
-    return _grid(argv, arguments, config, module), arguments.json
+    return _grid(argv, prog, arguments, config, module), arguments.json
 
 
-def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -> Grid:
+def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, module: Any) -> Grid:
     """What is asked for, checked before anything is trained, and noted in the folder."""
     for word in argv:
         if (flag := word.split("=")[0]) in OWN_FLAGS:
@@ -91,7 +99,8 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
         raise UserError(f"`--stop-after` is {config.evaluation.stop_after}: all stages are compared, leave it out")
     if config.train.max_steps is not None or config.train.patience is not None:
         raise UserError("`--max-steps` and `--patience` end runs early: leave them out, --epochs says how long all are trained")
-    check_positive("--draws", arguments.draws)
+    if arguments.draws is not None:
+        check_positive("--draws", arguments.draws, least=2)  # of which there is a deviation
     stages = [config.model.stages]
     if arguments.stage_counts:
         stages = read_numbers("--stage-counts", arguments.stage_counts, "numbers of stages, e.g. 4,8", least=1)
@@ -109,7 +118,7 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
     from rpgmt.engine.device import for_this_machine
     from tools.benchmarks.common.trainings import Training, count_steps
     from tools.benchmarks.sharing.grid import Grid, Tuning
-    from tools.benchmarks.sharing.store import write_grid
+    from tools.benchmarks.sharing.store import read_grid_file, stored_draws, stored_tunings, write_grid
 
     config = for_this_machine(config)
     tuning_epochs = arguments.tuning_epochs or config.train.epochs
@@ -120,32 +129,45 @@ def _grid(argv: Sequence[str], arguments: Namespace, config: Any, module: Any) -
     task = module.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none", parameters=None)))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=task.config.model.heads))
     rows, notes = plan(config.model, asked.rows, stages, sizes)
+    given = {"--rates": arguments.rates, "--tuning-seed": arguments.tuning_seed, "--tuning-epochs": arguments.tuning_epochs}
+    before = read_grid_file(asked.out)
+    stored = stored_tunings(before)
+    tunings = {
+        row.name: tuning.kept(name, stored[name], given, asked.out) if (name := row.source or row.name) in stored else tuning
+        for row in rows
+    }
     for note in notes:
         print(f"note: {note}", flush=True)
+    draws = stored_draws(asked.out, before) or arguments.draws or DRAWS
+    if arguments.draws not in (None, draws):
+        raise UserError(
+            f"`--draws` is {arguments.draws}: the networks in {asked.out} are measured with {draws}; leave it out, or give "
+            "another --out"
+        )
     steps = {
         epochs: count_steps(task.train_data, dataclasses.replace(config.train, epochs=epochs))
-        for epochs in (config.train.epochs, tuning_epochs)
+        for epochs in {config.train.epochs, *(of.epochs for of in tunings.values())}
     }
     final = module.build(dataclasses.replace(task.config, data=dataclasses.replace(config.data, hold_out=0.0)))
     samples = len(task.train_data), len(final.val_data)
-    grid = Grid(argv[0], config, asked, tuning, {row.name: row for row in rows}, task.monitor, steps, samples, arguments.draws)
+    grid = Grid(argv[0], config, asked, tunings, {row.name: row for row in rows}, task.monitor, steps, samples, draws)
 
     whole = dataclasses.replace(config, train=dataclasses.replace(config.train, out=asked.out))
     asked.begin([Training(argv[0], whole, 0, 0.0), *grid.all_trainings()], config, argv[0])
     about = {"task": argv[0], "monitor": task.monitor, "chosen_by": task.metric_label, "measured_on": final.metric_label}
     about |= {"epochs": config.train.epochs, "steps": steps[config.train.epochs], "batch_size": config.train.batch_size}
-    about |= {"train_samples": samples[0], "val_samples": samples[1], "config": to_dict(config)}
+    about |= {"train_samples": samples[0], "val_samples": samples[1], "draws": draws, "config": to_dict(config)}
     entries = {
         row.name: {
             **{key: getattr(row, key) for key in ("kind", "stages", "size", "bits", "source", "channels", "parameters")},
             "seeds": asked.seeds,
-            "rates": list(tuning.rates),
-            "tuning_seed": tuning.seed,
-            "tuning_epochs": tuning.epochs,
+            "rates": list(tunings[row.name].rates),
+            "tuning_seed": tunings[row.name].seed,
+            "tuning_epochs": tunings[row.name].epochs,
         }
         for row in rows
     }
-    write_grid(asked.out, about, entries)
+    write_grid(asked.out, about, entries, shlex.join([*prog.split(), *argv]))
     return grid
 
 

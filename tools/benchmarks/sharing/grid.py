@@ -11,11 +11,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from rpgmt.errors import UserError
 from tools.benchmarks.common.comparison import Comparison
 from tools.benchmarks.common.trainings import Job, Training, start
 from tools.benchmarks.sharing.measure import result_path
 from tools.benchmarks.sharing.rows import Row
-from tools.benchmarks.sharing.store import choose_rate, run_name
+from tools.benchmarks.sharing.store import StoredTuning, choose_rate, run_name
 
 MEASURE = Path(__file__).with_name("measure.py")
 
@@ -34,6 +35,28 @@ class Tuning:
     seed: int
     epochs: int
 
+    def kept(self, name: str, stored: StoredTuning, given: Mapping[str, object], out: Path) -> Tuning:
+        """That of a row which is there already: a rate chosen anew would hide what was trained with the old one.
+
+        Args:
+            name: of the row.
+            stored: what the folder says of it.
+            given: flags with their values, None of those that the command line lacks: what they say stays as it was.
+            out: the folder.
+
+        Raises:
+            UserError: a flag that is given says something else.
+        """
+        same = {
+            "--rates": (sorted(stored.rates) == sorted(self.rates), ",".join(f"{rate:g}" for rate in stored.rates)),
+            "--tuning-seed": (stored.seed == self.seed, str(stored.seed)),
+            "--tuning-epochs": (stored.epochs in (None, self.epochs), str(stored.epochs)),
+        }
+        for flag, (fits, before) in same.items():
+            if given[flag] is not None and not fits:
+                raise UserError(f"`{flag}` is {given[flag]}: {name} in {out} has {before}; leave it out, or give another --out")
+        return Tuning(stored.rates, stored.seed, stored.epochs or self.epochs)
+
 
 @dataclass(eq=False)
 class Grid:
@@ -43,7 +66,7 @@ class Grid:
         task: name of the training task.
         config: what holds for all rows.
         asked: seeds and folder.
-        tuning: how rates are chosen.
+        tunings_of: how rates are chosen, by row.
         rows: by name, those that others are made of among them.
         monitor: the main metric.
         steps: of a training, by its epochs.
@@ -54,7 +77,7 @@ class Grid:
     task: str
     config: Any
     asked: Comparison
-    tuning: Tuning
+    tunings_of: Mapping[str, Tuning]
     rows: Mapping[str, Row]
     monitor: str
     steps: Mapping[int, int]
@@ -76,12 +99,13 @@ class Grid:
 
     def tunings(self, row: Row) -> dict[float, Training]:
         """The runs that try the rates."""
-        return {rate: self.training(row, rate, self.tuning.seed, self.tuning.epochs) for rate in self.tuning.rates}
+        tuning = self.tunings_of[row.name]
+        return {rate: self.training(row, rate, tuning.seed, tuning.epochs) for rate in tuning.rates}
 
     def rate(self, row: Row) -> float | None:
         """The rate of a row; None while it is not known. A run that has failed, as a rate too high makes it, does not count."""
-        if len(self.tuning.rates) == 1:
-            return self.tuning.rates[0]
+        if len(rates := self.tunings_of[row.name].rates) == 1:
+            return rates[0]
         tunings = self.tunings(row)
         results = {rate: training.result() for rate, training in tunings.items()}
         if any(result is None and tunings[rate] not in self._ended for rate, result in results.items()):
@@ -98,7 +122,10 @@ class Grid:
         tried = [training for row in rows for training in self.tunings(row).values()]
         whole = self.config.train.epochs
         return tried + [
-            self.training(row, rate, seed, whole) for row in rows for rate in self.tuning.rates for seed in self.asked.seeds
+            self.training(row, rate, seed, whole)
+            for row in rows
+            for rate in self.tunings_of[row.name].rates
+            for seed in self.asked.seeds
         ]
 
     def jobs(self) -> list[Job]:
@@ -112,10 +139,11 @@ class Grid:
             for row in self.rows.values():
                 if row.bits is not None:
                     continue
-                if place == 0 and len(self.tuning.rates) > 1:
+                tuning = self.tunings_of[row.name]
+                if place == 0 and len(tuning.rates) > 1:
                     jobs += self.tunings(row).values()
                 whole = self.config.train.epochs
-                if len(self.tuning.rates) == 1 or (seed, whole) != (self.tuning.seed, self.tuning.epochs):
+                if len(tuning.rates) == 1 or (seed, whole) != (tuning.seed, tuning.epochs):
                     jobs.append(Chosen(self, row, seed))
                 own = [other for other in self.rows.values() if row.name in (other.name, other.source)]
                 jobs += [Measurement(self, one, seed) for one in own]
@@ -148,7 +176,8 @@ class Chosen:
 
     @property
     def cost(self) -> float:
-        return self.grid.training(self.row, self.grid.tuning.rates[0], self.seed, self.grid.config.train.epochs).cost
+        rate = self.grid.tunings_of[self.row.name].rates[0]
+        return self.grid.training(self.row, rate, self.seed, self.grid.config.train.epochs).cost
 
     @property
     def log(self) -> Path:
@@ -199,7 +228,9 @@ class Measurement:
             return None
         assert self.training is not None
         path = result_path(self.training.folder.path, self.row.bits)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        # Networks are compared draw by draw: one that was measured with others is measured again.
+        return record if record and record["draws"] == self.grid.draws else None
 
     def command(self) -> list[str]:
         """What starts it, once it is ready."""

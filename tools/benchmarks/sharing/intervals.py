@@ -49,9 +49,9 @@ class Difference:
 
 
 def paired_seeds(*rows: Results) -> list[int]:
-    """The seeds that all rows have, with the same samples in the same order."""
+    """The seeds that all rows have, with the same samples in the same order, and as many draws."""
     common = [seed for seed in rows[0] if all(seed in row for row in rows)]
-    return [seed for seed in common if len({row[seed].record["order"] for row in rows}) == 1]
+    return [seed for seed in common if len({(row[seed].record["order"], len(row[seed].draws)) for row in rows}) == 1]
 
 
 def difference(own: Results, other: Results) -> Difference | None:
@@ -85,7 +85,8 @@ def worth(own: Results, ruler: Mapping[int, Results]) -> Estimate | None:
     """How many independent stages a network is worth: where its score lies between theirs.
 
     Between whole numbers it is interpolated; no more and no fewer stages than the ruler has come out. A ruler that falls
-    somewhere is evened out first (isotonic regression), as chance alone makes it fall.
+    somewhere is evened out first (isotonic regression), as chance alone makes it fall. On one that does not rise at all no
+    score has a place: None.
 
     Args:
         own: of the network.
@@ -124,8 +125,10 @@ def _estimate(rows: Sequence[Results], figure: Any) -> Estimate | None:
 
 
 def _place(score: float, stages: Sequence[int], ruler: Sequence[float]) -> float:
-    """Where a score lies on the ruler."""
+    """Where a score lies on the ruler; NaN on one that does not rise."""
     even = rising(ruler)
+    if math.isclose(even[0], even[-1], rel_tol=1e-9, abs_tol=1e-12):  # means of equal numbers may differ by a rounding
+        return math.nan
     if score <= even[0]:
         return float(stages[0])
     for (low, below), (high, above) in zip(

@@ -166,7 +166,7 @@ class Report:
         lines = []
         for row in [row for row in self.rows if row.bits is None]:
             courses = [result.course for result in row.results.values()]
-            means = [_mean([value for course in courses if (value := _at(course, part)) is not None]) for part in parts]
+            means = [_mean([value for course in courses if (value := at(course, part)) is not None]) for part in parts]
             gain = "" if means[-2] is None or means[-1] is None else f"{100 * (means[-1] - means[-2]):+.1f}"
             lines.append([row.name, *("" if value is None else f"{100 * value:.1f}" for value in means), gain])
         heads = [f"{part:.0%}" for part in parts]
@@ -195,7 +195,7 @@ class Report:
             rows = "; ".join(
                 f"{name}: seed{'s' * (len(of) > 1)} {', '.join(map(str, of))}" for name, of in self.missing.items()
             )
-            lines.append(f"CUT SHORT: {count} of {all_} networks are not there yet ({rows}). The same command goes on.")
+            lines.append(f"CUT SHORT: {count} of {all_} networks are not there yet ({rows}). {self._way_on()}")
         lines += NOTES
         at_end = [
             row.name for row in self.rows if row.bits is None and row.tried and _rate(row) in (min(row.tried), max(row.tried))
@@ -210,8 +210,14 @@ class Report:
             and len(paired_seeds(row.results, other.results)) < len(row.results.keys() & other.results)
         ]
         if unpaired:
-            lines.append(f"Not paired, as their samples or their order differ: {', '.join(unpaired)}.")
+            lines.append(f"Not paired, as their samples, their order or their draws differ: {', '.join(unpaired)}.")
         return lines
+
+    def _way_on(self) -> str:
+        commands = self.store.commands_to_go_on()
+        if len(self.store.commands) < 2 or not commands:
+            return "The same command goes on."
+        return f"This goes on: {'; '.join(f'`{command}`' for command in commands)}."
 
     def print(self) -> None:
         for grid in self.grids():
@@ -291,10 +297,11 @@ def _interval(found: Estimate | None, form: str) -> str:
     return f"{found.value:{form}} [{low}, {high}]"
 
 
-def _at(course: Mapping[float, float], part: float) -> float | None:
-    """The score after a part of the epochs, at the last validation until then."""
+def at(course: Mapping[float, float], part: float) -> float | None:
+    """The score after a part of the epochs, at the last validation until then; None if that is over a tenth of them earlier."""
     end = max(course, default=0.0)
-    return next((course[epoch] for epoch in sorted(course, reverse=True) if epoch <= part * end + 1e-6), None)
+    until = [epoch for epoch in course if epoch <= part * end + 1e-6]
+    return course[max(until)] if until and max(until) >= (part - 0.1) * end - 1e-6 else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

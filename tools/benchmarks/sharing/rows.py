@@ -117,7 +117,7 @@ def size_label(size: str) -> str:
 
 def _row(base: ModelConfig, kind: str, stages: int, size: str | None) -> Row | str:
     """The row, or why it cannot be."""
-    from rpgmt.models.width import generated_weights, trainable, with_channels
+    from rpgmt.models.width import check_parameters, generated_weights, trainable, with_channels
 
     plain = dataclasses.replace(base, stages=stages, sharing="none", parameters=None, tied_sets=1, rpg_block=1)
     if kind == NONE:
@@ -136,6 +136,10 @@ def _row(base: ModelConfig, kind: str, stages: int, size: str | None) -> Row | s
     if kind in BY_WIDTH:
         changes["parameters"] = trainable(dataclasses.replace(plain, sharing="rpg", rpg_size=size))
     model = dataclasses.replace(plain, **changes)
+    try:
+        check_parameters(model)
+    except UserError as error:
+        return f"{name} is left out: {error}"
     built = with_channels(model)
     if kind == NARROW and built.channels >= base.channels:
         return f"{name} is left out: {size} saves too little for a network that is narrower"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +33,66 @@ def choose_rate(scores: Mapping[float, float | None]) -> float | None:
     return max(sorted(known), key=known.__getitem__, default=None)
 
 
-def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Adds what is asked for to what was: rows with `seeds`, `rates`, …; of a row that is there already, its seeds."""
+@dataclass(frozen=True)
+class StoredTuning:
+    """How the rate of a row that is in the folder was chosen; epochs are None where they are those of the comparison."""
+
+    rates: tuple[float, ...]
+    seed: int
+    epochs: int | None
+
+
+def read_grid_file(out: Path) -> dict[str, Any]:
+    """What the folder's commands have asked for so far; nothing in a new one."""
     path = out / GRID
-    before = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": {}}
+    return found
+
+
+def stored_tunings(before: Mapping[str, Any]) -> dict[str, StoredTuning]:
+    """By row, of what `read_grid_file` gives."""
+    return {
+        name: StoredTuning(
+            tuple(row["rates"]),
+            row["tuning_seed"],
+            None if row["tuning_epochs"] == before["epochs"] else row["tuning_epochs"],
+        )
+        for name, row in before["rows"].items()
+    }
+
+
+def stored_draws(out: Path, before: Mapping[str, Any]) -> int | None:
+    """Draws of the folder's measurements; None where there are none yet.
+
+    Args:
+        out: the folder.
+        before: what `read_grid_file` gives; earlier versions did not note them there.
+    """
+    if "draws" in before:
+        return int(before["draws"])
+    records = sorted(out.glob("*/val*.json")) if before["rows"] else []
+    return int(json.loads(records[0].read_text(encoding="utf-8"))["draws"]) if records else None
+
+
+def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], command: str | None = None) -> None:
+    """Adds what is asked for to what was.
+
+    Args:
+        out: the folder.
+        about: what holds for all rows.
+        rows: with `seeds`, `rates`, …; those that are there already get more seeds.
+        command: that asks for them: it goes on with them, too.
+    """
+    path, found = out / GRID, read_grid_file(out)
+    before = found["rows"]
+    commands = found.get("commands", {})
+    if command:
+        commands[command] = {name: row["seeds"] for name, row in rows.items()}
     merged = {**before}
     for name, row in rows.items():
         seeds = [*before.get(name, {}).get("seeds", []), *row["seeds"]]
         merged[name] = {**row, "seeds": list(dict.fromkeys(seeds))}
-    write_text(path, json.dumps({**about, "rows": merged}, indent=2) + "\n")
+    write_text(path, json.dumps({**about, "commands": commands, "rows": merged}, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -107,11 +158,13 @@ class Store:
         out: the folder.
         about: what `grid.json` says of all rows: task, config, monitor, epochs, ….
         rows: those that were asked for, by name.
+        commands: that asked for them, with the seeds of each row.
     """
 
     out: Path
     about: Mapping[str, Any]
     rows: Mapping[str, StoredRow]
+    commands: Mapping[str, Mapping[str, Sequence[int]]]
 
     @classmethod
     def read(cls, out: Path) -> Store:
@@ -123,9 +176,17 @@ class Store:
         path = out / GRID
         if not path.is_file():
             raise UserError(f"`--out` is {out}: no comparison of sharing is there (no {GRID}); give the folder of one")
-        about = json.loads(path.read_text(encoding="utf-8"))
-        entries = about.pop("rows")
-        return cls(out, about, {name: _read_row(out, about, name, entries) for name in entries})
+        about = read_grid_file(out)
+        entries, commands = about.pop("rows"), about.pop("commands", {})
+        return cls(out, about, {name: _read_row(out, about, name, entries) for name in entries}, commands)
+
+    def commands_to_go_on(self) -> list[str]:
+        """Those that asked for a network which is not there yet."""
+        return [
+            command
+            for command, networks in self.commands.items()
+            if any(set(seeds) & set(self.rows[name].missing) for name, seeds in networks.items())
+        ]
 
 
 def _read_row(out: Path, about: Mapping[str, Any], name: str, entries: Mapping[str, Mapping[str, Any]]) -> StoredRow:
