@@ -77,7 +77,15 @@ def model_bytes(model: nn.Module, config: Mapping[str, Any], reading: Reading | 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _once(model).items()}
     metadata["digest"] = _digest(metadata, tensors)
     data: bytes = save(tensors, metadata)
-    return data
+    return _in_order(data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its header's keys in order: safetensors writes the metadata's in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Classifier:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer
@@ -34,7 +35,8 @@ def bake(model: M) -> M:
         The same model.
 
     Raises:
-        RuntimeError: The model is a part of one whose bank it draws on.
+        RuntimeError: The model is a part of one whose bank it draws on, or a generated layer has a parametrization, of its bias
+            say.
     """
     layers = [module for module in model.modules() if isinstance(module, GeneratedLayer)]
     banks = {id(layer.bank): layer.bank for layer in layers} | {id(m): m for m in model.modules() if isinstance(m, Bank)}
@@ -42,6 +44,9 @@ def bake(model: M) -> M:
     if any(bank.root is not None and bank.root not in inside for bank in banks.values()):
         raise RuntimeError("a part of a model was given, whose bank makes other layers' weights too: bake the root")
     made: list[nn.Parameter] = []
+    for name, module in model.named_modules():
+        if isinstance(module, GeneratedLayer) and is_parametrized(module):
+            raise RuntimeError(f"`{name}` has a parametrization: take it off by `remove_parametrizations`, then bake")
     with torch.no_grad():
         for layer in layers:
             trains = layer.bank.values.requires_grad

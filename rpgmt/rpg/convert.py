@@ -138,8 +138,11 @@ def _check_model(model: nn.Module) -> None:
     """Refuses a model that cannot be a root, or of which the report could not be made.
 
     Raises:
-        ValueError: It has no forward, lazy modules without weights, or lost the bank of layers that were converted before.
+        ValueError: It has no forward, is a traced one, has lazy modules without weights, or lost the bank of layers that were
+            converted before.
     """
+    if isinstance(model, torch.fx.GraphModule):
+        raise ValueError("`model` is a traced GraphModule, whose copies would lose the bank: convert before it is traced")
     if isinstance(model, nn.ModuleList | nn.ModuleDict) and type(model).forward is nn.Module.forward:
         raise ValueError(f"`model` is a {type(model).__name__}, which has no forward: convert the module that holds it")
     for name, module in model.named_modules():

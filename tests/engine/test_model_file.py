@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import rpgmt
 from rpgmt.config import ModelConfig, to_dict
-from rpgmt.engine.model_file import load_model, load_weights, model_path, read_config, save_model
+from rpgmt.engine.model_file import load_model, load_weights, model_bytes, model_path, read_config, save_model
 from rpgmt.errors import UserError
 from rpgmt.models import build
 
@@ -62,6 +62,15 @@ def test_the_header_holds_config_and_placement(tmp_path: Path) -> None:
     assert json.loads(header["config"]) == {"model": to_dict(MODEL)} == read_config(tmp_path)
     version, _, _, checksum = model.bank_stage_2.get_extra_state().tolist()[:4]
     assert json.loads(header["placement"])["bank_stage_2"] == {"version": version, "checksum": checksum}
+
+
+def test_equal_models_make_equal_files(tmp_path: Path) -> None:
+    model, config = build(MODEL), {"task": "pose", "model": to_dict(MODEL), "word": "é"}
+    assert len({model_bytes(model, config) for _ in range(8)}) == 1
+    save_model(tmp_path / "m.safetensors", model, config)
+    assert read_config(tmp_path / "m.safetensors")["word"] == "é"
+    found = load_model(tmp_path / "m.safetensors").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_file_of_another_placement_is_refused(tmp_path: Path) -> None:

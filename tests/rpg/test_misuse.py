@@ -357,6 +357,19 @@ def test_a_refused_conversion_leaves_the_model_as_it_was(case: str) -> None:
 # ---- threads
 
 
+def test_what_a_traced_or_parametrized_model_cannot_do_is_refused_before_anything_is_changed() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with pytest.raises(ValueError, match="is a traced GraphModule, whose copies would lose the bank: convert before it is"):
+        convert(fx.symbolic_trace(model), "50%")
+    convert(model, "50%")
+    x = torch.randn(3, 8)
+    nn.utils.parametrize.register_parametrization(model[0], "bias", nn.Tanh())
+    before = model(x)
+    with pytest.raises(RuntimeError, match="`0` has a parametrization: take it off by `remove_parametrizations`, then bake"):
+        bake(model)
+    assert torch.equal(model(x), before)
+
+
 @pytest.mark.parametrize("options", [{}, {"regenerate": True}, {"gradient": "balanced"}])
 def test_threads_run_one_model(options: dict[str, Any]) -> None:
     model = chain(**options).eval()
