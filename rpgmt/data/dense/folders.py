@@ -125,10 +125,11 @@ def _of_key(path: Path, key: str) -> Iterator[None]:
 def _images(folder: Path) -> list[Entry]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
-    names = [name for name in sorted(os.listdir(folder)) if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+    listed = sorted(os.listdir(folder))
+    names = [name for name in listed if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
     if not names:
         raise UserError(f"{folder}: holds no image: looked for {', '.join(IMAGE_SUFFIXES)}")
-    note_passed_over(folder, list(set(os.listdir(folder)) - set(names)))
+    note_passed_over(folder, list(set(listed) - set(names)))
     stems: dict[str, str] = {}
     for name in names:
         other = stems.setdefault(Path(name).stem, name)

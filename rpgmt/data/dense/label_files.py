@@ -106,21 +106,26 @@ class LabelFiles:
             return open_array(path)
         return read_png(path, size, colours=self.files.kind == "normals")
 
+    def _looked_at(self, entries: Sequence[Entry]) -> tuple[list[tuple[Path, Size]], int]:
+        """Files and sizes of some images with a label, at most `LOOKED_AT`, evenly spread; and how many there are."""
+        with_label = [(path, (entry["height"], entry["width"])) for entry in entries if (path := self.path(entry))]
+        chosen = [with_label[i * len(with_label) // LOOKED_AT] for i in range(LOOKED_AT)] if with_label else []
+        return list(dict.fromkeys(chosen if len(with_label) > LOOKED_AT else with_label)), len(with_label)
+
     def check_valid(self, entries: Sequence[Entry]) -> None:
         """Raise UserError where no file has a depth or a normal: 0 says that there is none. A broken file says so later.
 
         Args:
             entries: of the images.
         """
-        with_label = [(path, (entry["height"], entry["width"])) for entry in entries if (path := self.path(entry))]
-        for path, size in with_label[:LOOKED_AT]:
-            try:
-                if np.any(self.read(path, size)):
-                    return
-            except UserError:
+        looked, there_are = self._looked_at(entries)
+        try:
+            if any(np.any(self.read(path, size)) for path, size in looked):
                 return
-        if len(with_label) <= LOOKED_AT:
-            what = f"no {self.files.kind} in any of {len(with_label)} files"
+        except UserError:
+            return
+        if len(looked) == there_are:
+            what = f"no {self.files.kind} in any of {there_are} files"
             raise UserError(f"{self.folder}: {what}: all is 0 or below, or unknown")
 
     def absent_classes(self, entries: Sequence[Entry]) -> str | None:
@@ -132,9 +137,7 @@ class LabelFiles:
         Raises:
             UserError: no mask has a labelled pixel.
         """
-        with_label = [(path, (entry["height"], entry["width"])) for entry in entries if (path := self.path(entry))]
-        chosen = [with_label[i * len(with_label) // LOOKED_AT] for i in range(LOOKED_AT)]
-        looked = list(dict.fromkeys(chosen if len(with_label) > LOOKED_AT else with_label))
+        looked, there_are = self._looked_at(entries)
         seen = np.zeros(len(self.files.classes), np.int64)
         try:
             for path, size in looked:
@@ -147,8 +150,8 @@ class LabelFiles:
             return None
         numbers = ", ".join(f"{value:g}" for value in values[:_SHOWN]) + (", …" if len(values) > _SHOWN else "")
         ignored = f", of which {self.files.ignore} is `ignore`" if self.files.ignore in values else ""
-        what = f"masks that were looked at, {len(looked)} of {len(with_label)}: they hold {numbers}{ignored}"
-        if not seen.any() and len(looked) == len(with_label):
+        what = f"masks that were looked at, {len(looked)} of {there_are}: they hold {numbers}{ignored}"
+        if not seen.any() and len(looked) == there_are:
             raise UserError(f"{self.folder}: no class at all in the {what}: name them in `classes`, or leave the label out")
         if ignored and len(seen) == 2 and not self.files.instances:
             what += "; if that is the second class, give `instances: true` in place of `ignore`"
