@@ -236,13 +236,36 @@ def test_more_seeds_keep_the_rate_that_was_chosen(
     stored = (out / "grid.json").read_bytes()
     for flags, message in (
         (["--rates", "0.001,0.02"], "`--rates` is 0.001,0.02: rpg-stage-50pc-t2 in"),
-        (["--rates", "0.01"], "has 0.001,0.01; leave it out, or give another --out"),
+        (["--rates", "0.01"], "has 0.001,0.01; give these and more, or another --out"),
         (["--tuning-seed", "4"], "`--tuning-seed` is 4: rpg-stage-50pc-t2 in"),
         (["--rows", "4bit", "--rates", "0.02"], "`--rates` is 0.02: rpg-stage-50pc-t2 in"),
     ):
         assert cli.run(benchmark.main, ["sharing", *more, *flags]) == 2
         assert message in capsys.readouterr().err
         assert (out / "grid.json").read_bytes() == stored
+
+
+def test_rates_may_be_added_and_all_are_compared(compared: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    for name in ("grid.json", "config.yaml"):  # what other commands have asked for
+        (out / name).unlink()
+    before = [*compared]
+    before[before.index("--out") + 1] = str(out)
+    read_grid(before, "sharing")
+    argv = [*before]
+    argv[argv.index("--rates") + 1] = "0.001,0.01,0.1"
+    grid, _ = read_grid(argv, "sharing")
+    jobs = {job.name: job for job in grid.jobs()}
+    assert [name for name, job in jobs.items() if job.result() is None] == [
+        "rpg-stage-50pc-t2-lr0.1-seed3",
+        "rpg-stage-50pc-t2-seed3 on val",  # the new rate may be the best one
+    ]
+    grid.ended(jobs["rpg-stage-50pc-t2-lr0.1-seed3"])  # as a run that came to nothing: the old choice stands
+    assert jobs["rpg-stage-50pc-t2-seed3 on val"].result() is not None
+    stored = json.loads((out / "grid.json").read_text())
+    assert list(stored["commands"]) == [f"sharing {shlex.join(argv)}"]  # the one before lacks a rate
+    assert stored["rows"]["rpg-stage-50pc-t2"]["rates"] == [0.001, 0.01, 0.1]
 
 
 def test_a_folder_has_one_number_of_draws(compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,9 @@ class Tuning:
     epochs: int
 
     def kept(self, name: str, stored: StoredTuning, given: Mapping[str, object], out: Path) -> Tuning:
-        """That of a row which is there already: a rate chosen anew would hide what was trained with the old one.
+        """That of a row which is there already. Rates may be added, as where the best one was the end of the list.
+
+        None may be left out, nor may seed or epochs change: what was tried with the old ones would count no more.
 
         Args:
             name: of the row.
@@ -48,14 +50,16 @@ class Tuning:
             UserError: a flag that is given says something else.
         """
         same = {
-            "--rates": (sorted(stored.rates) == sorted(self.rates), ",".join(f"{rate:g}" for rate in stored.rates)),
+            "--rates": (set(stored.rates) <= set(self.rates), ",".join(f"{rate:g}" for rate in stored.rates)),
             "--tuning-seed": (stored.seed == self.seed, str(stored.seed)),
             "--tuning-epochs": (stored.epochs in (None, self.epochs), str(stored.epochs)),
         }
         for flag, (fits, before) in same.items():
             if given[flag] is not None and not fits:
-                raise UserError(f"`{flag}` is {given[flag]}: {name} in {out} has {before}; leave it out, or give another --out")
-        return Tuning(stored.rates, stored.seed, stored.epochs or self.epochs)
+                way = "give these and more, or another --out" if flag == "--rates" else "leave it out, or give another --out"
+                raise UserError(f"`{flag}` is {given[flag]}: {name} in {out} has {before}; {way}")
+        rates = self.rates if given["--rates"] is not None else stored.rates
+        return Tuning(rates, stored.seed, stored.epochs or self.epochs)
 
 
 @dataclass(eq=False)

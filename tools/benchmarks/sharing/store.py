@@ -80,12 +80,14 @@ def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[s
     Args:
         out: the folder.
         about: what holds for all rows.
-        rows: with `seeds`, `rates`, …; those that are there already get more seeds.
+        rows: with `seeds`, `rates`, …; those that are there already get more seeds. With more rates, too: then earlier
+            commands, which lack these, are forgotten.
         command: that asks for them: it goes on with them, too.
     """
     path, found = out / GRID, read_grid_file(out)
     before = found["rows"]
-    commands = found.get("commands", {})
+    with_more = {name for name, row in rows.items() if name in before and set(row["rates"]) > set(before[name]["rates"])}
+    commands = {words: asked for words, asked in found.get("commands", {}).items() if not with_more & set(asked)}
     if command:
         commands[command] = {name: row["seeds"] for name, row in rows.items()}
     merged = {**before}
