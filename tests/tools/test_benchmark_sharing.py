@@ -22,7 +22,7 @@ from tools import benchmark, train
 from tools.benchmarks.sharing import measure, read_grid, samples
 from tools.benchmarks.sharing.grid import Measurement
 from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
-from tools.benchmarks.sharing.store import choose_rate, run_name
+from tools.benchmarks.sharing.store import Store, choose_rate, run_name
 
 TINY = ModelConfig(stages=2, channels=8, depth=1, heads={"keypoints": 17}, input_size=(32, 32))
 
@@ -263,6 +263,7 @@ def test_rates_may_be_added_and_all_are_compared(compared: list[str], tmp_path: 
     ]
     grid.ended(jobs["rpg-stage-50pc-t2-lr0.1-seed3"])  # as a run that came to nothing: the old choice stands
     assert jobs["rpg-stage-50pc-t2-seed3 on val"].result() is not None
+    assert Store.read(out).rows["rpg-stage-50pc-t2"].missing == [3]
     stored = json.loads((out / "grid.json").read_text())
     assert list(stored["commands"]) == [f"sharing {shlex.join(argv)}"]  # the one before lacks a rate
     assert stored["rows"]["rpg-stage-50pc-t2"]["rates"] == [0.001, 0.01, 0.1]

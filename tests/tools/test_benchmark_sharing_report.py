@@ -143,6 +143,7 @@ def stored(tmp_path: Path) -> Path:
         store_run(tmp_path, "none-t1", 0.1, seed, 0.4, 0.3)
     store_run(tmp_path, "tied-50pc-t2", 0.1, 0, 0.9, 0.5)
     store_run(tmp_path, "none-t2", 0.2, 0, 0.9, 0.5)
+    (tmp_path / run_name("none-t1", 0.2, 0)).mkdir()  # a rate too high, at which the run came to no end
     return tmp_path
 
 

@@ -198,7 +198,10 @@ def _read_row(out: Path, about: Mapping[str, Any], name: str, entries: Mapping[s
     runs = {rate: out / run_name(trained, rate, entry["tuning_seed"], shorter) for rate in entry["rates"]}
     ended = {rate: _finished(run) for rate, run in runs.items()}
     tried = {rate: record["val"][about["monitor"]] if record else None for rate, record in ended.items()}
-    chosen = entry["rates"][0] if len(entry["rates"]) == 1 else choose_rate(tried)
+    if len(entry["rates"]) == 1:
+        chosen = entry["rates"][0]
+    else:  # one that was begun and came to no end may have been too high; one that is still to be tried may be the best
+        chosen = choose_rate(tried) if all(run.is_dir() for run in runs.values()) else None
     results = {}
     for seed in entry["seeds"]:
         if chosen is not None and (result := _read_result(out, about, trained, chosen, seed, entry["bits"])):
