@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -17,25 +16,13 @@ from toy import PER_EPOCH, Toy, config
 
 from rpgmt import cli
 from rpgmt.config import TrainConfig
+from rpgmt.engine import run_folder
 from rpgmt.engine.checkpoint import load_checkpoint
 from rpgmt.engine.device import make_fabric
 from rpgmt.engine.joining import join
 from rpgmt.engine.loop import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
-
-
-def is_free(folder: Path) -> bool:
-    """Whether another process might take the run folder."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(handle)
 
 
 @pytest.mark.parametrize("dead", [0, 1])
@@ -64,7 +51,7 @@ def test_killed_while_it_trains(dead: int, tmp_path: Path, capfd: pytest.Capture
     assert f"process {dead} of 2 (numbered from 0) ended" in line
     assert load_checkpoint(out / "checkpoints/last.ckpt")["loader"] == {"epoch": 1, "position": 0}
     end = time.monotonic() + 2  # torch's own workers would hold it for 5 s
-    while not is_free(out):
+    while run_folder.is_taken(out):
         assert time.monotonic() < end, "an orphan holds the run folder's lock"
         time.sleep(0.05)
 

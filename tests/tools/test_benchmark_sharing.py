@@ -210,15 +210,21 @@ def test_shorter_runs_of_another_seed_may_try_the_rates(
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text())["rows"] == []
 
 
+def copied(compared: list[str], out: Path, *forgotten: str) -> list[str]:
+    """The command for a copy of its folder, in which files of these names are not."""
+    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
+    for name in forgotten:
+        (out / name).unlink()
+    argv = [*compared]
+    argv[argv.index("--out") + 1] = str(out)
+    return argv
+
+
 def test_more_seeds_keep_the_rate_that_was_chosen(
     compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
-    for name in ("grid.json", "config.yaml"):  # what other commands have asked for
-        (out / name).unlink()
-    argv = [*compared]
-    argv[argv.index("--out") + 1] = str(out)
+    argv = copied(compared, out, "grid.json", "config.yaml")  # what other commands have asked for
     read_grid(argv, "sharing")
     before = json.loads((out / "grid.json").read_text())["rows"]["rpg-stage-50pc-t2"]
     more = [*argv[:-1], "4"]
@@ -247,11 +253,7 @@ def test_more_seeds_keep_the_rate_that_was_chosen(
 
 def test_rates_may_be_added_and_all_are_compared(compared: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
-    for name in ("grid.json", "config.yaml"):  # what other commands have asked for
-        (out / name).unlink()
-    before = [*compared]
-    before[before.index("--out") + 1] = str(out)
+    before = copied(compared, out, "grid.json", "config.yaml")  # what other commands have asked for
     read_grid(before, "sharing")
     argv = [*before]
     argv[argv.index("--rates") + 1] = "0.001,0.01,0.1"
@@ -271,10 +273,7 @@ def test_rates_may_be_added_and_all_are_compared(compared: list[str], tmp_path: 
 
 def test_a_folder_has_one_number_of_draws(compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    shutil.copytree(Path(compared[compared.index("--out") + 1]), out)
-    (out / "grid.json").unlink()
-    argv = [*compared]
-    argv[argv.index("--out") + 1] = str(out)
+    argv = copied(compared, out, "grid.json")
     read_grid(argv, "sharing")
     assert cli.run(benchmark.main, ["sharing", *argv, "--draws", "9"]) == 2
     assert f"`--draws` is 9: the networks in {out} are measured with 5; leave it out" in capsys.readouterr().err
