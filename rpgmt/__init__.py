@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rpgmt.rpg.convert import convert
     from rpgmt.rpg.kept_weights import defer_gradients
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
+    from rpgmt.rpg.learned_signs import learn_signs
     from rpgmt.rpg.optim import parameter_groups
     from rpgmt.rpg.report import report
 
@@ -25,6 +26,7 @@ __all__ = [
     "bake",
     "convert",
     "defer_gradients",
+    "learn_signs",
     "load",
     "parameter_groups",
     "report",
@@ -39,6 +41,7 @@ _HOMES = {
     "bake": "rpgmt.rpg.bake:bake",
     "convert": "rpgmt.rpg.convert:convert",
     "defer_gradients": "rpgmt.rpg.kept_weights:defer_gradients",
+    "learn_signs": "rpgmt.rpg.learned_signs:learn_signs",
     "load": "rpgmt.engine.model_file:load_model",
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",

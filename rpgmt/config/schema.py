@@ -90,10 +90,11 @@ class ModelConfig(RPGConfig):
         Field(description="image to features: the hourglass's own residuals, or the first half of a ResNet"),
     ] = "residual"
     sharing: Annotated[
-        Literal["rpg", "tied", "none", "tied_norms", "low_rank"],
+        Literal["rpg", "tied", "none", "signed", "tied_norms", "low_rank"],
         Field(
-            description="stages' weights: generated from a bank, one copy for all stages, or independent; to compare with, one"
-            " copy of norms and biases as well, or one copy and for each stage a sum of low rank"
+            description="stages' weights: generated from a bank, one copy for all stages, independent, or of shared magnitudes with"
+            " learned signs; to compare with, one copy of norms and biases as well, or one copy and for each stage a sum of low"
+            " rank"
         ),
         EVERYDAY,
     ] = "rpg"

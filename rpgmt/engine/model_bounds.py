@@ -22,7 +22,7 @@ from rpgmt.rpg.size import parse_size
 Shapes = Mapping[str, tuple[int, ...]]
 
 _GENERATED = re.compile(r"(stages|layer[1-4])\..*\.weight")
-"""Names of weights that a file may lack: those of convolutions that are generated."""
+"""Names of weights that a file may lack: those of convolutions that are generated, or stored as magnitudes and signs."""
 
 
 def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source: str) -> None:
@@ -47,8 +47,12 @@ def check_shapes(config: ModelConfig | ClassifierConfig, shapes: Shapes, source:
     plain = _plain(config, source)
     for name, wanted in plain.items():
         found = shapes.get(name)
-        if found is None and config.sharing == "rpg" and len(wanted) == 4 and _GENERATED.fullmatch(name):
-            continue
+        if found is None and len(wanted) == 4 and _GENERATED.fullmatch(name):
+            if config.sharing == "rpg":
+                continue
+            signs = shapes.get(f"{name.removesuffix('.weight')}.signs")
+            if config.sharing == "signed" and signs == (-(-math.prod(wanted) // 8),):
+                continue
         if found != wanted:
             raise UserError(
                 f"{source}: `{name}` is {found or 'missing'} in the file and {wanted} in the network: give the file's own "
@@ -100,7 +104,8 @@ def _plain(config: ModelConfig | ClassifierConfig, source: str) -> dict[str, tup
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             if isinstance(config, ModelConfig):  # the number of parameters is that of the network as it is
                 config = with_channels(config)
-            model: nn.Module = build(dataclasses.replace(config, sharing="none") if config.sharing == "rpg" else config)
+            stored_otherwise = config.sharing in ("rpg", "signed")
+            model: nn.Module = build(dataclasses.replace(config, sharing="none") if stored_otherwise else config)
     except RuntimeError as error:  # more elements than a tensor can have
         raise UserError(f"{source}: its header describes a network too large for any machine: train it again") from error
     once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}

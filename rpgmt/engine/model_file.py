@@ -31,6 +31,7 @@ from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
 from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bank import Bank
+from rpgmt.rpg.learned_signs import pack, signed_layers, unpack
 from rpgmt.whole_files import write_bytes
 
 FORMAT = "rpgmt-1"
@@ -151,6 +152,8 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
         saved.pop(name, None)
         if name in own:
             kept.append(name)
+    for prefix, layer in signed_layers(model).items():
+        saved[f"{prefix}.weight"] = unpack(layer, saved.pop(f"{prefix}.magnitudes"), saved.pop(f"{prefix}.signs"))
     try:
         model.load_state_dict(saved, strict=False)  # what is shared has one name here and several there
     except ValueError as error:
@@ -315,10 +318,14 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _once(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict, shared tensors under their first name only."""
+    """The state dict as a file holds it: shared tensors under their first name only, learned signs as bits."""
     seen: set[tuple[int, Any]] = set()
     tensors: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    for prefix, layer in signed_layers(model).items():
+        del state[f"{prefix}.weight"]
+        state |= {f"{prefix}.{name}": tensor for name, tensor in pack(layer).items()}
+    for name, tensor in state.items():
         key = (tensor.data_ptr(), tensor.shape)
         if key not in seen or not tensor.numel():
             tensors[name] = tensor

@@ -22,6 +22,7 @@ from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.task import Batch, Task
 from rpgmt.rpg.kept_weights import defer_gradients
+from rpgmt.rpg.learned_signs import set_firmness, signed_layers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -71,6 +72,7 @@ class TrainingStep:
         self.losses = LossLog()
         self.rate = 0.0
         self.defers = not isinstance(balancer, GradientBalancing)  # which takes each batch's gradients on their own
+        self._signed = list(signed_layers(task.model).values())
         self._trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._batches: list[tuple[int, Batch, str]] = []  # of the step: number, on the device, place
         self._names: list[str] = []  # of the losses
@@ -90,6 +92,7 @@ class TrainingStep:
         self._seed(number)
         if number % self.train.accumulate == 0:
             self.optimizer.zero_grad()
+            set_firmness(self._signed, number // self.train.accumulate / self.steps)
         self._batches.append((number, batch, place))
         with self._together(last):
             with self.fabric.autocast():

@@ -14,6 +14,7 @@ from rpgmt.models.hourglass import HourglassTrunk
 from rpgmt.models.refinement import Refinement
 from rpgmt.models.width import STAGES, build_refinement, with_channels
 from rpgmt.rpg.convert import convert
+from rpgmt.rpg.learned_signs import learn_signs
 
 STRIDE = HourglassTrunk.stride
 """Pixels of the input for one cell of the predictions."""
@@ -55,6 +56,11 @@ def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
     model = build_refinement(with_channels(config))
     if config.sharing == "rpg":
         _generate(model, config, [STAGES])
+    elif config.sharing == "signed":
+        try:
+            learn_signs(model, str(config.rpg_size), include=[STAGES])
+        except ValueError as error:
+            raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error
     return model
 
 

@@ -24,7 +24,7 @@ STEP, WIDEST = 4, 4096
 
 
 def build_refinement(config: ModelConfig) -> Refinement:
-    """The network with the sharing that its config asks for; with sharing rpg, the one whose stages are yet to be generated."""
+    """The network with the sharing that its config asks for; of rpg and signed, the one whose stages are yet to share."""
     assert config.heads is not None
     channels = config.channels
     trunk = HourglassTrunk(channels) if config.trunk == "residual" else ResNetTrunk(config.trunk, channels)
@@ -90,12 +90,16 @@ def generated_weights(config: ModelConfig) -> int:
 
 
 def trainable(config: ModelConfig) -> int:
-    """Trainable parameters of the network: N + fixed. By shapes alone, in milliseconds."""
+    """Trainable parameters of the network: N + fixed. By shapes alone, in milliseconds.
+
+    Of learned signs N is what is stored: magnitudes, and a number for 32 signs.
+    """
     count = sum(parameter.numel() for parameter in _on_meta(config).parameters())
-    if config.sharing != "rpg":
+    if config.sharing not in ("rpg", "signed"):
         return count
     generated = generated_weights(config)
-    return count - generated + parse_size(config.rpg_size, generated)
+    size = parse_size(config.rpg_size, generated)
+    return count - generated + (min(size, generated) if config.sharing == "signed" else size)
 
 
 def _on_meta(config: ModelConfig) -> Refinement:

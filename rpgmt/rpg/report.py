@@ -8,6 +8,10 @@ from torch import nn
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
+from rpgmt.rpg.learned_signs import SignedConv2d, stored_numbers
+
+SIGNED = "learned signs"
+"""Stands in a report for the bank of layers that learn signs: their magnitudes, and a number for 32 signs."""
 
 _REST = "biases and the like of generated layers"
 _CONSEQUENCES = {
@@ -135,6 +139,7 @@ def report(model: nn.Module) -> Report:
     reasons: dict[str, str] = {}
     for bank in banks.values():
         reasons |= bank.left
+    bank_sizes = {name: (bank.size, bank.generated) for name, bank in banks.items()}
     rows, seen = [], set()
     for name, module in model.named_modules():
         if isinstance(module, Bank):
@@ -144,8 +149,13 @@ def report(model: nn.Module) -> Report:
             # Counted without being made.
             generated = sum(module.bank.layout.segments[segment].numel for segment in module.segments.values())
             source = bank_names[id(module.bank)]
+        own = dict(module.named_parameters(recurse=False))
+        if isinstance(module, SignedConv2d):
+            generated, source = own.pop("weight").numel(), SIGNED
+            size, made = bank_sizes.get(SIGNED, (0, 0))
+            bank_sizes[SIGNED] = size + stored_numbers(module), made + generated
         fixed = shared = frozen = 0
-        for parameter in module.parameters(recurse=False):
+        for parameter in own.values():
             if id(parameter) in seen:
                 shared += parameter.numel()
             elif parameter.requires_grad:
@@ -157,10 +167,20 @@ def report(model: nn.Module) -> Report:
             rows.append(Row(name, type(module).__name__, generated, fixed, shared, source, frozen))
     return Report(
         tuple(rows),
-        {name: (bank.size, bank.generated) for name, bank in banks.items()},
-        sum(buffer.numel() for buffer in model.buffers()),
+        bank_sizes,
+        sum(_stored_buffers(model).values()),
         ", ".join(dict.fromkeys(bank.start for bank in banks.values() if bank.start)),
     )
+
+
+def _stored_buffers(model: nn.Module) -> dict[int, int]:
+    """Elements of the buffers that a file holds, by their ids: a shared one is one."""
+    return {
+        id(buffer): buffer.numel()
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    }
 
 
 def _short(label: str) -> str:

@@ -66,6 +66,8 @@ def origin(sharing: str, scope: str) -> str:
         return "All stages have one copy of the convolutions' weights."
     if sharing == "none":
         return "Every stage has convolutions' weights of its own, trained apart."
+    if sharing == "signed":
+        return "Every stage has convolutions of its own, whose weights share magnitudes and have learned signs."
     if sharing == "tied_norms":
         return "All stages have one copy of the convolutions' weights, and of norms and biases."
     if sharing == "low_rank":

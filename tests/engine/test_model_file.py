@@ -20,7 +20,7 @@ from rpgmt.errors import UserError
 from rpgmt.models import build
 
 MODEL = ModelConfig(stages=3, channels=16, depth=2, rpg_size="25%", heads={"keypoints": 5})
-KINDS = [("rpg", "stage"), ("rpg", "global"), ("rpg", "block"), ("tied", "stage"), ("none", "stage")]
+KINDS = [("rpg", "stage"), ("rpg", "global"), ("rpg", "block"), ("signed", "stage"), ("tied", "stage"), ("none", "stage")]
 
 
 def saved(path: Path, config: ModelConfig, seed: int = 0) -> torch.nn.Module:
@@ -187,3 +187,29 @@ def test_others_may_read_the_file(tmp_path: Path) -> None:
     saved(tmp_path / "model.safetensors", MODEL)
     (tmp_path / "other").touch()
     assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_signs_are_stored_as_bits_and_may_be_trained_on(tmp_path: Path) -> None:
+    """The free weights of training are no part of a file: of its magnitudes and signs they are made again."""
+    config = dataclasses.replace(MODEL, sharing="signed")
+    saved(tmp_path / "model.safetensors", config)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+        signs = file.get_tensor("stages.0.residual.conv2.signs")
+    assert signs.dtype == torch.uint8
+    assert signs.shape == (8 * 8 * 9 // 8,)
+    assert "stages.0.residual.conv2.weight" not in names
+    loaded = load_model(tmp_path)
+    again = model_bytes(loaded, {"model": to_dict(config)})
+    assert again == (tmp_path / "model.safetensors").read_bytes()
+    images = torch.randn(2, 3, 32, 32)
+    loaded.train()(images)[-1]["keypoints"].square().mean().backward()
+    assert loaded.get_submodule("stages.0.residual.conv2").weight.grad.any()
+
+
+def test_a_header_of_learned_signs_on_another_file_is_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "model.safetensors"
+    save_model(path, build(dataclasses.replace(MODEL, sharing="rpg")), {"model": to_dict(MODEL) | {"sharing": "signed"}})
+    with pytest.raises(UserError, match=r"`stages\.0\..*weight` is missing in the file"):
+        load_model(path)

@@ -37,8 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """An uninterrupted run, made once for each config."""
 
     @functools.cache
-    def run(generated: bool = False, **values: Any) -> Path:
-        return fit(Toy(generated=generated), config(tmp_path_factory.mktemp("whole") / "run", **BASE, **values))
+    def run(generated: bool = False, signed: bool = False, **values: Any) -> Path:
+        return fit(Toy(generated=generated, signed=signed), config(tmp_path_factory.mktemp("whole") / "run", **BASE, **values))
 
     return run
 
@@ -52,6 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         ({"ema": 0.9}, 2 * PER_EPOCH - 1, signal.SIGINT),  # at an epoch's end
         ({"ema": 0.9, "workers": 2}, PER_EPOCH + 2, signal.SIGINT),
         ({"ema": 0.9, "generated": True}, PER_EPOCH + 2, signal.SIGINT),
+        ({"signed": True}, PER_EPOCH + 2, signal.SIGINT),  # while weights become firm
         ({"accumulate": 2}, PER_EPOCH - 1, signal.SIGINT),  # within a step
         ({"accumulate": 2, "optimizer": "sgd"}, PER_EPOCH + 2, signal.SIGINT),
         ({"precision": "bf16", "schedule": "step", "ema": 0.5}, PER_EPOCH + 2, signal.SIGINT),
@@ -60,9 +61,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def test_signal(tmp_path: Path, whole: Callable[..., Path], values: dict[str, Any], batch: int, sign: signal.Signals) -> None:
     out = tmp_path / "run"
     rest = BASE | values
-    generated = rest.pop("generated", False)
+    kind = {name: rest.pop(name, False) for name in ("generated", "signed")}
     handler = signal.getsignal(sign)
-    first = Toy(generated=generated)
+    first = Toy(**kind)
     first.hook = at(batch, lambda: send(sign))
     with pytest.raises(Interrupted) as caught:
         fit(first, config(out, **rest))
@@ -74,10 +75,10 @@ def test_signal(tmp_path: Path, whole: Callable[..., Path], values: dict[str, An
     assert (out / "metrics.json").exists()
     assert first.drawn == []
 
-    second = Toy(generated=generated)
+    second = Toy(**kind)
     fit(second, config(out, resume=True, **rest))
     assert first.batches + second.batches == 3 * PER_EPOCH
-    with_base = {k: v for k, v in (values | {"generated": generated}).items() if k not in BASE}
+    with_base = {k: v for k, v in (values | kind).items() if k not in BASE}
     reference = whole(**with_base) if "optimizer" not in values else fit(Toy(), config(tmp_path / "w", **rest))
     assert_same_end(out, reference)
 

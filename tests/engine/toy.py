@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rpgmt.config import TrainConfig, config_class
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.rpg.convert import convert
+from rpgmt.rpg.learned_signs import learn_signs
 
 SAMPLES, BATCH, VALIDATION = 21, 4, 7
 PER_EPOCH = SAMPLES // BATCH
@@ -54,11 +55,13 @@ class Toy(Task):
     name = "toy"
     monitor = "score"
 
-    def __init__(self, *, generated: bool = False, norm: bool = True) -> None:
+    def __init__(self, *, generated: bool = False, signed: bool = False, norm: bool = True) -> None:
         torch.manual_seed(3)
         self.model = Net(norm)
         if generated:
             convert(self.model, 200, exclude=("head",))
+        if signed:
+            learn_signs(self.model, 200, exclude=("head",))
         self.train_data: Noise = Noise(SAMPLES, 1)
         self.val_data: Noise = Noise(VALIDATION, 2)
         self.hook: Callable[[int, dict[str, Any]], None] | None = None

@@ -35,6 +35,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "by layer": {"rpg_scope": "layer"},
     "signs": {"rpg_scope": "global", "rpg_block": 2**31 - 1},
     "narrow": {"sharing": "none", "parameters": 4400},
+    "learned signs": {"sharing": "signed"},
 }
 
 
@@ -113,7 +114,7 @@ def test_one_block_for_the_whole_bank_leaves_signs_alone() -> None:
             assert abs(agree - 0.5) < 4 / (2 * len(first) ** 0.5)
 
 
-@pytest.mark.parametrize("sharing", ["none", "low_rank", "rpg"])
+@pytest.mark.parametrize("sharing", ["none", "low_rank", "rpg", "signed"])
 def test_the_width_whose_number_of_parameters_is_nearest(sharing: str) -> None:
     config = dataclasses.replace(SMALL, sharing=sharing, stages=2)
     counts = {width: trainable(dataclasses.replace(config, channels=width)) for width in range(4, 25, 4)}

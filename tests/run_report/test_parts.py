@@ -132,6 +132,7 @@ def test_constant_weights_have_no_correlation() -> None:
         ("rpg", "stage", "50%"),
         ("rpg", "global", "20%"),
         ("rpg", "block", "10%"),
+        ("signed", "stage", "25%"),
     ],
 )
 def test_fresh_networks_share_what_their_sharing_says(sharing: str, scope: str, size: str | None) -> None:

@@ -33,7 +33,8 @@ def test_all_rows_at_a_size_have_as_many_parameters() -> None:
     rows, notes = plan(dataclasses.replace(TINY, channels=16), ROWS, [4], ["50%"])
     assert notes == []
     names = [row.name for row in rows]
-    assert names[:5] == ["tied-50pc-t4", "rpg-stage-50pc-t4", "rpg-layer-50pc-t4", "narrow-50pc-t4", "none-t4"]
+    kinds = ("tied-50pc", "rpg-stage-50pc", "rpg-layer-50pc", "signed-50pc", "narrow-50pc", "none")
+    assert names[:6] == [f"{kind}-t4" for kind in kinds]
     assert len(set(names)) == len(names)
     by_name = {row.name: row for row in rows}
     wanted = by_name["rpg-stage-50pc-t4"].parameters
@@ -41,7 +42,7 @@ def test_all_rows_at_a_size_have_as_many_parameters() -> None:
     assert wanted == by_name["none-t4"].parameters - generated_weights(plain) // 2
     for row in rows:
         assert row.parameters == trainable(dataclasses.replace(row.model, parameters=None, channels=row.channels))
-        if row.kind in ("tied", "signs", "rpg-layer", "rpg-global", "rpg-block"):
+        if row.kind in ("tied", "signs", "signed", "rpg-layer", "rpg-global", "rpg-block"):
             assert row.parameters == wanted
         elif row.kind in ("narrow", "wide", "low-rank"):
             others = [trainable(dataclasses.replace(row.model, parameters=None, channels=row.channels + d)) for d in (-4, 4)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STYLES = {
     "tied": (BLUE, "o"), "tied-norms": (BLUE, "v"), "signs": (BLUE, "x"), "low-rank": (SKY_BLUE, "P"),
     "rpg-stage": (VERMILION, "s"), "rpg-layer": (VERMILION, "D"), "rpg-global": (ORANGE, "^"), "rpg-block": (ORANGE, "<"),
+    "signed": (PURPLE, "p"),
     "narrow": (GREEN, "d"), "wide": (GREEN, "*"), NONE: (BLACK, "X"),
 }  # fmt: skip
 OTHER = (PURPLE, "h")

@@ -12,12 +12,13 @@ from rpgmt.config import ModelConfig
 from rpgmt.errors import UserError
 from rpgmt.rpg.size import parse_size
 
-TIED, STAGE, LAYER, NARROW, NONE = "tied", "rpg-stage", "rpg-layer", "narrow", "none"
+TIED, STAGE, LAYER, SIGNED, NARROW, NONE = "tied", "rpg-stage", "rpg-layer", "signed", "narrow", "none"
 RULER = "ruler"
 SIZED: dict[str, dict[str, Any]] = {
     TIED: {"sharing": "tied"},
     STAGE: {"sharing": "rpg", "rpg_scope": "stage"},
     LAYER: {"sharing": "rpg", "rpg_scope": "layer"},
+    SIGNED: {"sharing": "signed"},
     NARROW: {"sharing": "none"},
     "rpg-global": {"sharing": "rpg", "rpg_scope": "global"},
     "rpg-block": {"sharing": "rpg", "rpg_scope": "block"},
@@ -34,7 +35,8 @@ BY_WIDTH = (NARROW, "low-rank", "wide")
 BITS = {"8bit": 8, "4bit": 4}
 QUANTIZED = (TIED, STAGE, NONE)
 """What is rounded: the bank, or the weights of the stages' convolutions."""
-ROWS = (TIED, STAGE, LAYER, NARROW, NONE, RULER, *[kind for kind in SIZED if kind not in (TIED, STAGE, LAYER, NARROW)], *BITS)
+FIRST = (TIED, STAGE, LAYER, SIGNED, NARROW)
+ROWS = (*FIRST, NONE, RULER, *[kind for kind in SIZED if kind not in FIRST], *BITS)
 """As `--rows` knows them, the decisive ones first: that is the order in which they are trained."""
 
 

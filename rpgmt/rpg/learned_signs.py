@@ -1,0 +1,175 @@
+"""Learned signs: layers whose weights share magnitudes in small groups, while each weight has a sign of its own.
+
+Generation from a bank gives every use of an entry another sign, at random. Here the signs are learned, a bit for each weight:
+
+    weight[t] = sign[t] · magnitude[t mod n]
+
+Of a layer of M weights n magnitudes and M bits are stored. Entries lie on a ring as a bank's do, without a permutation: where n
+is a whole number of rows, a magnitude serves one input and one place of the kernel in several outputs.
+
+A sign has no gradient, so the network is trained free and stored shared: each layer trains M free weights w; the magnitudes are
+the means of |w| over their uses, which for these signs is the least-squares fit, and the forward pass uses
+
+    w + firmness · (shared(w) - w),
+
+whose gradient goes straight to w (Courbariaux et al., BinaryConnect, arXiv 1511.00363; Rastegari et al., XNOR-Net, arXiv
+1603.05279, where one magnitude serves a whole output). The firmness rises from 0, the plain network, to 1, the stored one,
+while training goes on. In evaluation mode it is 1: what is measured is what a file holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rpgmt.rpg.bake import ComputedLayer
+from rpgmt.rpg.size import parse_size, split
+
+FREE_UNTIL, FIRM_FROM = 0.1, 0.6
+"""Parts of a training: until the first weights are free, from the second on they are shared; between them they become so."""
+
+BITS = 32
+"""Of a number: so many signs are stored in the place of one magnitude."""
+
+
+class SignedConv2d(ComputedLayer, nn.Conv2d):
+    """A convolution whose weights share magnitudes and have signs of their own; `learn_signs` makes it of a plain one.
+
+    Attributes:
+        weight: The free weights that are trained; see the module's text.
+        entries: n, how many magnitudes there are.
+        firmness: () from 0, where the free weights are used, to 1, where those that a file holds are.
+    """
+
+    entries: int
+    firmness: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        used = self.shared_weight()
+        if self.training:
+            used = torch.lerp(self.weight.detach(), used, self.firmness.to(used.dtype))
+        # A zero that has the gradient: the sum is `used`, bit for bit.
+        return self._conv_forward(x, used + (self.weight - self.weight.detach()), self.bias)
+
+    def magnitudes(self) -> Tensor:
+        """(n,) mean of |weight| over the uses of each entry; of equal ones it is their value, bit for bit."""
+        sizes = self.weight.detach().abs().flatten()
+        laps = -(-len(sizes) // self.entries)
+        first = sizes[: self.entries]
+        # What is no use of an entry adds nothing to the differences from its first.
+        missing = laps * self.entries - len(sizes)
+        sizes = torch.cat([sizes, first[self.entries - missing :]]).view(laps, self.entries)
+        uses = torch.full_like(first, laps)
+        uses[self.entries - missing :] -= 1
+        return first + (sizes - first).sum(0) / uses
+
+    def shared_weight(self) -> Tensor:
+        """(outputs, inputs, height, width): the weights that a file holds, without gradient."""
+        weight = self.weight.detach()
+        laps = -(-weight.numel() // self.entries)
+        sizes = self.magnitudes().repeat(laps)[: weight.numel()]
+        return torch.copysign(sizes.view(weight.shape), weight)
+
+    def become_plain(self) -> None:
+        self.weight = nn.Parameter(self.shared_weight().clone(), requires_grad=self.weight.requires_grad)
+        del self.firmness, self.entries
+        self.__class__ = nn.Conv2d  # type: ignore[assignment]
+
+
+def learn_signs(
+    model: nn.Module, size: int | str, *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> list[SignedConv2d]:
+    """Makes a model's convolutions share magnitudes and learn their signs, in place. Make the optimizer as ever.
+
+    Training then has to say how far it is, see `set_firmness`; until it does, weights are shared from the start.
+
+    Args:
+        model: Any module, with plain `nn.Conv2d` layers.
+        size: Stored numbers of all these layers together, e.g. `250_000`, "250K", or "25%" of their weights: magnitudes, and
+            one number for 32 signs. Layers get shares in proportion to their weights. With as many numbers as weights, or
+            more, they stay as they are.
+        include: Patterns (as in `fnmatch`) of layer names; what matches none is left alone.
+        exclude: Patterns of layer names that are left alone.
+
+    Returns:
+        The layers.
+
+    Raises:
+        ValueError: There is no such layer, or the size leaves no magnitude for each of them beside the signs.
+    """
+    chosen = [
+        layer
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Conv2d
+        and any(fnmatchcase(name, pattern) for pattern in include)
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+    ]
+    if not chosen:
+        raise ValueError(f"the {type(model).__name__} has no plain convolution whose signs could be learned")
+    weights = [layer.weight.numel() for layer in chosen]
+    total = parse_size(size, sum(weights))
+    if total >= sum(weights):
+        return []
+    signs = sum(map(numbers_of_signs, weights))
+    if total - signs < len(chosen):
+        raise ValueError(
+            f"`size` is {size}: {sum(weights)} signs take {signs} numbers, and {len(chosen)} layers need a magnitude each: "
+            f"give at least {signs + len(chosen)}"
+        )
+    entries = split(total - signs, weights)
+    for layer, count in zip(chosen, entries, strict=True):
+        layer.__class__ = SignedConv2d
+        signed = cast(SignedConv2d, layer)
+        signed.entries = min(count, layer.weight.numel())
+        signed.register_buffer("firmness", torch.ones((), device=layer.weight.device), persistent=False)
+    return cast(list[SignedConv2d], chosen)
+
+
+def signed_layers(model: nn.Module) -> dict[str, SignedConv2d]:
+    """The layers of a model that learn signs, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SignedConv2d)}
+
+
+def set_firmness(layers: Iterable[SignedConv2d], progress: float) -> None:
+    """Sets how firmly weights are shared, where `progress` of a training is over, from 0 to 1."""
+    firmness = min(1.0, max(0.0, (progress - FREE_UNTIL) / (FIRM_FROM - FREE_UNTIL)))
+    for layer in layers:
+        layer.firmness.fill_(firmness)
+
+
+def numbers_of_signs(weights: int) -> int:
+    """How many stored numbers the signs of a layer's weights count for."""
+    return -(-weights // BITS)
+
+
+def stored_numbers(layer: SignedConv2d) -> int:
+    """What a file holds in place of the layer's weights, in numbers."""
+    return layer.entries + numbers_of_signs(layer.weight.numel())
+
+
+# ---- in a file
+
+
+def pack(layer: SignedConv2d) -> dict[str, Tensor]:
+    """What a file holds in place of the layer's weight: `magnitudes` (n,), and `signs`, a bit for each weight, 1 for minus, the
+    first in the lowest bit of the first byte; uint8 (⌈M / 8⌉,)."""
+    bits = torch.signbit(layer.weight.detach()).flatten()
+    bits = F.pad(bits.to(torch.uint8), (0, -len(bits) % 8)).view(-1, 8)
+    return {"magnitudes": layer.magnitudes(), "signs": (bits << _places(bits)).sum(1, dtype=torch.uint8)}
+
+
+def unpack(layer: SignedConv2d, magnitudes: Tensor, signs: Tensor) -> Tensor:
+    """The weight of which `pack` made these."""
+    count = layer.weight.numel()
+    bits = (signs[:, None] >> _places(signs)) & 1
+    sizes = magnitudes.repeat(-(-count // layer.entries))[:count]
+    return torch.where(bits.flatten()[:count].bool(), -sizes, sizes).view(layer.weight.shape)
+
+
+def _places(like: Tensor) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=like.device)
