@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rpgmt.rpg.convert import convert
     from rpgmt.rpg.kept_weights import defer_gradients
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
-    from rpgmt.rpg.learned_signs import learn_signs
+    from rpgmt.rpg.learned_signs import learn_signs, set_firmness
     from rpgmt.rpg.optim import parameter_groups
     from rpgmt.rpg.report import report
 
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "parameter_groups",
     "report",
+    "set_firmness",
 ]
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "load": "rpgmt.engine.model_file:load_model",
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",
+    "set_firmness": "rpgmt.rpg.learned_signs:set_firmness",
 }
 
 

@@ -225,7 +225,7 @@ def test_a_detector_finds_and_a_tracker_follows(workplace: Path) -> None:
 
 
 def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = blocks(DOCS / "own-loop.md", "python")
+    code, *_ = blocks(DOCS / "own-loop.md", "python")
     names = run_python(DOCS / "own-loop.md")
     shown = capsys.readouterr().out
     ((bank, generated, fixed),) = (map(int, line.split()) for line in shown.splitlines() if re.fullmatch(r"\d+ \d+ \d+", line))
@@ -233,7 +233,10 @@ def test_the_loop_runs_and_leaves_a_plain_network(capsys: pytest.CaptureFixture[
     assert fixed > 0
     assert "weights before: drawn anew" in shown
     assert "weights before: projected" in shown
-    assert type(names["model"][0]).__name__ == "Conv2d"
+    (signed,) = (int(line) for line in shown.splitlines() if re.fullmatch(r"\d+", line))
+    assert signed == (32 * 3 * 9 + 64 * 32 * 9) // 4
+    for network in (names["model"], names["network"]):
+        assert type(network[0]).__name__ == "Conv2d"
     assert len([line for line in code.splitlines() if line]) <= 15
 
 

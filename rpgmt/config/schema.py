@@ -92,9 +92,9 @@ class ModelConfig(RPGConfig):
     sharing: Annotated[
         Literal["rpg", "tied", "none", "signed", "tied_norms", "low_rank"],
         Field(
-            description="stages' weights: generated from a bank, one copy for all stages, independent, or of shared magnitudes with"
-            " learned signs; to compare with, one copy of norms and biases as well, or one copy and for each stage a sum of low"
-            " rank"
+            description="stages' weights: generated from a bank, one copy for all stages, independent, or of shared magnitudes"
+            " with learned signs; to compare with, one copy of norms and biases as well, or one copy and for each stage a sum"
+            " of low rank"
         ),
         EVERYDAY,
     ] = "rpg"

@@ -136,7 +136,12 @@ def signed_layers(model: nn.Module) -> dict[str, SignedConv2d]:
 
 
 def set_firmness(layers: Iterable[SignedConv2d], progress: float) -> None:
-    """Sets how firmly weights are shared, where `progress` of a training is over, from 0 to 1."""
+    """Sets how firmly weights are shared, before each step of a training; `tools/train.py` does it.
+
+    Args:
+        layers: What `learn_signs` returned.
+        progress: Which part of the training is over, from 0 to 1.
+    """
     firmness = min(1.0, max(0.0, (progress - FREE_UNTIL) / (FIRM_FROM - FREE_UNTIL)))
     for layer in layers:
         layer.firmness.fill_(firmness)

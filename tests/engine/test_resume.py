@@ -52,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         ({"ema": 0.9}, 2 * PER_EPOCH - 1, signal.SIGINT),  # at an epoch's end
         ({"ema": 0.9, "workers": 2}, PER_EPOCH + 2, signal.SIGINT),
         ({"ema": 0.9, "generated": True}, PER_EPOCH + 2, signal.SIGINT),
-        ({"signed": True}, PER_EPOCH + 2, signal.SIGINT),  # while weights become firm
+        ({"ema": 0.9, "signed": True}, PER_EPOCH + 2, signal.SIGINT),  # while weights become firm
         ({"accumulate": 2}, PER_EPOCH - 1, signal.SIGINT),  # within a step
         ({"accumulate": 2, "optimizer": "sgd"}, PER_EPOCH + 2, signal.SIGINT),
         ({"precision": "bf16", "schedule": "step", "ema": 0.5}, PER_EPOCH + 2, signal.SIGINT),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -117,6 +118,15 @@ def test_weights_become_firm_in_the_course_of_training() -> None:
     assert course[-1] == 1
     assert course == sorted(course)
     assert len(set(course)) > 40
+
+
+def test_one_compilation_serves_all_of_a_training() -> None:
+    compiled, layer = torch._dynamo.testing.CompileCounter(), layer_of("25%").train()
+    step, x = torch.compile(layer, backend=compiled, fullgraph=True), torch.randn(2, 6, 5, 5)
+    for progress in (0.0, 0.2, 0.5, 1.0):
+        set_firmness([layer], progress)
+        torch.testing.assert_close(step(x), layer(x))
+    assert compiled.frame_count == 1
 
 
 def test_layers_have_shares_of_the_numbers_and_signs_count_a_32nd() -> None:

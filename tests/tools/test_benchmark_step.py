@@ -125,9 +125,9 @@ def test_all_batches_of_a_step_give_one_gradient() -> None:
 
 
 def test_kinds_that_training_cannot_show_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert choose_kinds(None, TrainConfig()) == ["none", "tied", "rpg", "rpg-regenerate"]
+    assert choose_kinds(None, TrainConfig()) == ["none", "tied", "rpg", "rpg-regenerate", "signed"]
     assert capsys.readouterr().out == ""
-    assert choose_kinds(None, TrainConfig(compile=True)) == ["none", "tied", "rpg"]
+    assert choose_kinds(None, TrainConfig(compile=True)) == ["none", "tied", "rpg", "signed"]
     assert capsys.readouterr().out.startswith("rpg-regenerate is left out: ")
     assert choose_kinds("none,rpg-undeferred", TrainConfig()) == ["none"]
     assert capsys.readouterr().out.startswith("rpg-undeferred is left out: ")

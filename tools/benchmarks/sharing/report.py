@@ -19,10 +19,10 @@ from tools.benchmarks.sharing.store import Store, StoredRow
 REFERENCES = (TIED, NARROW, NONE)
 """Kinds that the other rows of the same stages and size are compared with."""
 NOTES = (
-    "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads, factors of a low rank). A narrower or wider "
-    "network has the width whose number is nearest to the generated network's. Bytes are of the model file, and of its tensors "
-    "without their names; of rounded networks, of one whose bank or stages' convolutions have so many bits and all else 32. "
-    "Sharing saves no MACs.",
+    "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads, factors of a low rank); 32 learned signs "
+    "count as one. A narrower or wider network has the width whose number is nearest to the generated network's. Bytes are "
+    "of the model file, and of its tensors without their names; of rounded networks, of one whose bank or stages' "
+    "convolutions have so many bits and all else 32. Sharing saves no MACs.",
     "Differences are paired by seed: same samples, same order. ± is half of the 95 % interval for other seeds (Student's t of "
     "the differences); in brackets that for other images of the set, with these networks (bootstrap over images, all people of "
     "an image together).",

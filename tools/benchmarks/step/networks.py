@@ -24,13 +24,14 @@ class Kind:
     defer: bool = True
 
 
-NONE, TIED, RPG, UNDEFERRED, REGENERATE = "none", "tied", "rpg", "rpg-undeferred", "rpg-regenerate"
+NONE, TIED, RPG, UNDEFERRED, REGENERATE, SIGNED = "none", "tied", "rpg", "rpg-undeferred", "rpg-regenerate", "signed"
 KINDS = {
     NONE: Kind({"sharing": "none"}),
     TIED: Kind({"sharing": "tied"}),
     RPG: Kind({"sharing": "rpg", "rpg_regenerate": False}),
     UNDEFERRED: Kind({"sharing": "rpg", "rpg_regenerate": False}, defer=False),
     REGENERATE: Kind({"sharing": "rpg", "rpg_regenerate": True}),
+    SIGNED: Kind({"sharing": "signed"}),
 }
 
 
