@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -52,21 +52,19 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         used = self.shared_weight()
         if self.training:
-            used = torch.lerp(self.weight.detach(), used, self.firmness.to(used.dtype))
-        # A zero that has the gradient: the sum is `used`, bit for bit.
-        return self._conv_forward(x, used + (self.weight - self.weight.detach()), self.bias)
+            used.lerp_(self.weight.detach(), (1 - self.firmness).to(used.dtype))
+        return self._conv_forward(x, _StraightThrough.apply(self.weight, used), self.bias)
 
     def magnitudes(self) -> Tensor:
         """(n,) mean of |weight| over the uses of each entry; of equal ones it is their value, bit for bit."""
-        sizes = self.weight.detach().abs().flatten()
-        laps = -(-len(sizes) // self.entries)
-        first = sizes[: self.entries]
-        # What is no use of an entry adds nothing to the differences from its first.
-        missing = laps * self.entries - len(sizes)
-        sizes = torch.cat([sizes, first[self.entries - missing :]]).view(laps, self.entries)
-        uses = torch.full_like(first, laps)
-        uses[self.entries - missing :] -= 1
-        return first + (sizes - first).sum(0) / uses
+        sizes, full = self.weight.detach().abs().flatten(), self.weight.numel() // self.entries
+        exact = torch.float32 if sizes.device.type == "mps" else torch.float64  # in which sums of equal ones are exact
+        sums = sizes[: full * self.entries].view(full, self.entries).sum(0, dtype=exact)
+        rest = len(sizes) - full * self.entries  # the last lap is one of the first entries only
+        sums[:rest] += sizes[full * self.entries :]
+        sums[:rest] /= full + 1
+        sums[rest:] /= full
+        return sums.to(sizes.dtype)
 
     def shared_weight(self) -> Tensor:
         """(outputs, inputs, height, width): the weights that a file holds, without gradient."""
@@ -79,6 +77,24 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         self.weight = nn.Parameter(self.shared_weight().clone(), requires_grad=self.weight.requires_grad)
         del self.firmness, self.entries
         self.__class__ = nn.Conv2d  # type: ignore[assignment]
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Other weights in the place of the free ones, which get their gradient."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(free: Tensor, used: Tensor) -> Tensor:
+        return used.view_as(used)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
 def learn_signs(
