@@ -119,13 +119,17 @@ def counts_rows(counts: Mapping[str, Any], bytes_on_disk: int | None = None) -> 
     """
     parameters = counts["parameters"]
     plain = parameters["generated"] + parameters["fixed"]
-    rows = [("bank N", f"{parameters['bank']:,}", "trained, in all banks together")]
+    signed = "signed" in parameters
+    banks = "stored: magnitudes, and a number for 32 learned signs" if signed else "trained, in all banks together"
+    rows = [("bank N", f"{parameters['bank']:,}", banks)]
     uses = f"{parameters['generated'] / parameters['bank']:.2f} an entry" if parameters["bank"] else "none"
-    rows.append(("generated M", f"{parameters['generated']:,}", f"weights made from the banks, {uses}"))
+    rows.append(
+        ("generated M", f"{parameters['generated']:,}", f"weights made from {'them' if signed else 'the banks'}, {uses}")
+    )
     fixed = "trained, which remains however small N is" if parameters["bank"] else "trained, not in a bank"
     rows.append(("fixed", f"{parameters['fixed']:,}", fixed))
     part = f"{parameters['trainable'] / plain:.1%} of the unshared {plain:,}" if parameters["bank"] else ""
-    rows.append(("trainable", f"{parameters['trainable']:,}", f"N + fixed{', ' + part if part else ''}"))
+    rows.append(("trainable", f"{parameters['trainable']:,}", f"{'stored: ' * signed}N + fixed{', ' + part if part else ''}"))
     if "buffers" in counts:
         rows.append(("buffers", f"{counts['buffers']:,}", "statistics of the norms"))
     if bytes_on_disk is not None:

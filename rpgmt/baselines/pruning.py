@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rpgmt.baselines.masks import Masks, count_remaining
 from rpgmt.baselines.parameter_count import Pruning, check_count
 from rpgmt.rpg.layers import banks_of
+from rpgmt.rpg.learned_signs import refuse_signed
 
 
 def prune_weights(model: nn.Module, parameters: int) -> Pruning:
@@ -35,6 +36,7 @@ def prune_weights(model: nn.Module, parameters: int) -> Pruning:
     Raises:
         ValueError: More parameters than that cannot be pruned.
     """
+    refuse_signed(model, "pruned")
     chosen, seen = [], set()
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")

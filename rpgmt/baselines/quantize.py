@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
+from rpgmt.rpg.learned_signs import refuse_signed
 from rpgmt.whole_files import write_bytes
 
 BITS = (8, 4)
@@ -117,6 +118,7 @@ def _file(model: nn.Module, bits: int, layers: Sequence[str]) -> bytes:
 
 def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     """What is rounded, by its name in the state dict: the banks' entries, and weights of plain layers, each once."""
+    refuse_signed(model, "rounded")
     found: dict[str, Tensor] = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
     seen: set[int] = set()
     for name, layer in model.named_modules():

@@ -337,7 +337,7 @@ class Training:
             if found is not None:  # in the first process
                 self._note(losses, found)
         self.standing.due = None
-        if found is not None and self.standing.stale == 0:
+        if found is not None and self.standing.best_step == self.done:
             self.saver.checkpoint(self.folder.best, self.done)
         if self.train.patience is not None:
             self.standing.stale = self.fabric.broadcast(self.standing.stale)
@@ -345,7 +345,7 @@ class Training:
     def _note(self, losses: Mapping[str, float], found: Validation) -> None:
         """Write down what a validation found, and the best model file if it is that; the model has the weights measured."""
         self.validation, score = found, found.metrics[self.task.monitor]
-        best = self.standing.take(found.metrics, score, self.done)
+        best = self.standing.take(found.metrics, score, self.done, counts=self.step.is_firm(self.done))
         self._write_row(losses, found)
         if best:
             self.saver.model(self.folder.best_model)

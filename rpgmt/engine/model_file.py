@@ -152,9 +152,9 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
         saved.pop(name, None)
         if name in own:
             kept.append(name)
-    for prefix, layer in signed_layers(model).items():
-        saved[f"{prefix}.weight"] = unpack(layer, saved.pop(f"{prefix}.magnitudes"), saved.pop(f"{prefix}.signs"))
     try:
+        for prefix, layer in signed_layers(model).items():
+            saved[f"{prefix}.weight"] = unpack(layer, saved.pop(f"{prefix}.magnitudes"), saved.pop(f"{prefix}.signs"))
         model.load_state_dict(saved, strict=False)  # what is shared has one name here and several there
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error

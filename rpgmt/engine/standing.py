@@ -34,8 +34,13 @@ class Standing:
         """As a checkpoint has it; those of before may lack some of it."""
         return cls(**{each.name: checkpoint[each.name] for each in fields(cls) if each.name in checkpoint})
 
-    def take(self, metrics: Mapping[str, float | None], score: float | None, step: int) -> bool:
+    def take(self, metrics: Mapping[str, float | None], score: float | None, step: int, *, counts: bool = True) -> bool:
         """Take in what a validation found, and return whether it is the best so far.
+
+        Args:
+            metrics, score: of the validation.
+            step: optimizer steps that are done.
+            counts: whether it is stale where it is not the best.
 
         Raises:
             NonFiniteError: a metric is not finite, so the network's outputs are not.
@@ -44,7 +49,7 @@ class Standing:
             if value is not None and not math.isfinite(value):
                 raise NonFiniteError(f"the metric {name} is {value} after step {step}: the training has diverged; {ADVICE}")
         self.metrics = dict(metrics)
-        self.stale += 1
+        self.stale = self.stale + 1 if counts else 0
         if score is None or (self.best is not None and score <= self.best):
             return False
         self.best, self.best_step, self.stale = score, step, 0

@@ -22,7 +22,7 @@ from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.task import Batch, Task
 from rpgmt.rpg.kept_weights import defer_gradients
-from rpgmt.rpg.learned_signs import set_firmness, signed_layers
+from rpgmt.rpg.learned_signs import FIRM_FROM, set_firmness, signed_layers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -133,6 +133,10 @@ class TrainingStep:
         if self.ema:
             self.ema.update(step)
             self.mark("ema")
+
+    def is_firm(self, step: int) -> bool:
+        """Whether validations after so many steps count: before weights that learn signs are firm, they are low."""
+        return not self._signed or step >= FIRM_FROM * self.steps
 
     @property
     def _scaler(self) -> torch.amp.GradScaler | None:

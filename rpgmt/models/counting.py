@@ -21,8 +21,9 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict[str, Any]:
         input_size: (width, height) of the image for which multiply-accumulates are counted.
 
     Returns:
-        `parameters`: trainable (= bank + fixed), bank N, generated M, fixed; `buffers`: elements; `macs`: multiply-accumulates
-        of convolutions and matrix products for one image, which generated weights do not change.
+        `parameters`: trainable (= bank + fixed), bank N, generated M, fixed, and signed, where weights learn signs: so many of
+        the generated weights are trained themselves, and stored as magnitudes and signs, which N counts; `buffers`: elements;
+        `macs`: multiply-accumulates of convolutions and matrix products for one image, which generated weights do not change.
     """
     counts = report(model)
     return {
@@ -31,6 +32,7 @@ def count(model: nn.Module, input_size: tuple[int, int]) -> dict[str, Any]:
             "bank": counts.bank,
             "generated": counts.generated,
             "fixed": counts.fixed,
+            **({"signed": counts.signed} if counts.signed else {}),
         },
         "buffers": counts.buffers,
         "macs": count_macs(model, input_size),

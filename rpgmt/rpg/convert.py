@@ -6,7 +6,6 @@ import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -14,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from rpgmt.rpg.bank import Bank
 from rpgmt.rpg.bank_registration import counts_its_children
+from rpgmt.rpg.choice import choose_layers, own_weights
 from rpgmt.rpg.frozen import FreezeWatch, frozen_parts
 from rpgmt.rpg.layers import GeneratedLayer, banks_of, deviation, generated_class
 from rpgmt.rpg.old_optimizers import watch_optimizers
@@ -85,12 +85,9 @@ def convert(
     """
     if init is not None and init not in INITS:
         raise ValueError(f"`init` is {init!r}: must be one of {', '.join(INITS)}")
-    for name, patterns in (("include", include), ("exclude", exclude)):
-        if isinstance(patterns, str):
-            raise ValueError(f"`{name}` is {patterns!r}: give a list of patterns, e.g. [{patterns!r}]")
     _check_model(model)
     Placement(1, seed=seed, block=block)
-    chosen, left = _choose(model, include, exclude)
+    chosen, left = choose_layers(model, include, exclude)
     groups: dict[str, dict[str, nn.Module]] = {}
     bank_of = _bank_names(model, scope)
     for name, layer in chosen.items():
@@ -184,86 +181,6 @@ def _note(text: str) -> None:
     warnings.warn(text, stacklevel=4)  # at the call of `convert`
 
 
-def _choose(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """The layers to convert by name, and for the others why not."""
-    chosen: dict[str, nn.Module] = {}
-    left: dict[str, str] = {}
-    unmatched = {*include, *exclude}
-    holders = _holders(model)
-    for name, module in model.named_modules():
-        unmatched -= {pattern for pattern in unmatched if fnmatchcase(name, pattern)}
-        if isinstance(module, Bank | GeneratedLayer) or not any(True for _ in module.parameters(recurse=False)):
-            continue
-        try:
-            generated = generated_class(type(module))
-        except TypeError as error:
-            left[name] = str(error)
-            continue
-        if not any(fnmatchcase(name, pattern) for pattern in include):
-            left[name] = f"not in {', '.join(include)}"
-        elif any(fnmatchcase(name, pattern) for pattern in exclude):
-            left[name] = "excluded"
-        elif (reason := _unfit_layer(name, module, generated.names, holders)) is not None:
-            left[name] = reason
-        else:
-            chosen[name] = module
-    if unmatched - {"*"}:
-        raise ValueError(f"`{sorted(unmatched - {'*'})[0]}` matches no module of the {type(model).__name__}")
-    before = {name: module.bank for name, module in model.named_modules() if isinstance(module, GeneratedLayer)}
-    if not chosen and before:
-        banks = ", ".join(f"N = {bank.size:,}" for bank in dict.fromkeys(before.values()))
-        raise ValueError(
-            f"the {type(model).__name__} has no layer to generate any more: {len(before)} are generated already ({banks}); "
-            "`rpgmt.bake(model)` makes them plain, to be converted anew"
-        )
-    if not chosen:
-        why = "; ".join(f"{name or 'model'}: {reason}" for name, reason in list(left.items())[:3])
-        raise ValueError(f"the {type(model).__name__} has no layer to generate ({why or 'no parameters'})")
-    return chosen, left
-
-
-def _unfit_layer(name: str, layer: nn.Module, names: Sequence[str], holders: dict[int, list[str]]) -> str | None:
-    """Why a layer cannot be generated: what holds for the first of its weights that cannot."""
-    own = _own_weights(layer, names)
-    reasons = (_unfit(name, weight, holders) for weight in own.values())
-    return next((reason for reason in reasons if reason is not None), None if own else "its weight is computed")
-
-
-def _own_weights(layer: nn.Module, names: Sequence[str]) -> dict[str, nn.Parameter]:
-    """Those of the parameters `names` that the layer has: none where they are computed, by spectral norm, pruning, …"""
-    return {name: weight for name in names if (weight := layer._parameters.get(name)) is not None}
-
-
-def _unfit(name: str, weight: nn.Parameter, holders: dict[int, list[str]]) -> str | None:
-    """Why a layer's weight cannot be generated.
-
-    Raises:
-        ValueError: It could be, if it had proper values.
-    """
-    if not weight.requires_grad:
-        return "its weight is frozen"
-    if len(holders[id(weight)]) > 1:
-        return f"its weight is also that of {next(other for other in holders[id(weight)] if other != name)}"
-    if not weight.is_floating_point():
-        return "its weight is not real"
-    if not weight.numel():
-        return "its weight is empty"
-    if weight.is_meta:
-        raise ValueError(f"`{name}` is on the meta device: convert a model that has its weights")
-    if not weight.isfinite().all():
-        raise ValueError(f"the weight of `{name}` is not finite: initialise it, or exclude the layer")
-    return "its weight is constant" if weight.min() == weight.max() else None
-
-
-def _holders(model: nn.Module) -> dict[int, list[str]]:
-    """Names of the modules that hold each parameter, by the parameter's id."""
-    holders: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
-            holders.setdefault(id(parameter), []).append(name)
-    return holders
-
-
 def _bank_names(model: nn.Module, scope: Scope) -> Callable[[str], str]:
     if callable(scope):
         return scope
@@ -302,7 +219,7 @@ def _draw_from(bank: Bank, layers: dict[str, nn.Module]) -> None:
     segments = iter(range(len(_weights(layers))))
     for layer in layers.values():
         kind = generated_class(type(layer))
-        names = _own_weights(layer, kind.names)
+        names = own_weights(layer, kind.names)
         layer.__class__ = kind
         assert isinstance(layer, GeneratedLayer)
         layer.draw_from(bank, dict(zip(names, segments, strict=False)))
@@ -318,7 +235,7 @@ def _one_kind(layers: dict[str, nn.Module]) -> tuple[torch.dtype, torch.device]:
 
 def _weights(layers: dict[str, nn.Module]) -> list[nn.Parameter]:
     """The weights of plain layers that are to be generated, in the order of the ring."""
-    return [w for layer in layers.values() for w in _own_weights(layer, generated_class(type(layer)).names).values()]
+    return [w for layer in layers.values() for w in own_weights(layer, generated_class(type(layer)).names).values()]
 
 
 def _unused_name(model: nn.Module, name: str) -> str:

@@ -20,7 +20,6 @@ while training goes on. In evaluation mode it is 1: what is measured is what a f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -28,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rpgmt.rpg.bake import ComputedLayer
+from rpgmt.rpg.choice import choose_layers
 from rpgmt.rpg.size import parse_size, split
 
 FREE_UNTIL, FIRM_FROM = 0.1, 0.6
@@ -56,7 +56,7 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         return self._conv_forward(x, _StraightThrough.apply(self.weight, used), self.bias)
 
     def magnitudes(self) -> Tensor:
-        """(n,) mean of |weight| over the uses of each entry; of equal ones it is their value, bit for bit."""
+        """(n,) mean of |weight| over the uses of each entry; of equal ones of float32 it is their value, bit for bit."""
         sizes, full = self.weight.detach().abs().flatten(), self.weight.numel() // self.entries
         exact = torch.float32 if sizes.device.type == "mps" else torch.float64  # in which sums of equal ones are exact
         sums = sizes[: full * self.entries].view(full, self.entries).sum(0, dtype=exact)
@@ -73,8 +73,19 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         sizes = self.magnitudes().repeat(laps)[: weight.numel()]
         return torch.copysign(sizes.view(weight.shape), weight)
 
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """The plain layer's; refuses what masks and norms would make of the free weights, which are not those in use."""
+        if "entries" in self.__dict__ and name.startswith("weight_"):
+            raise RuntimeError(f"a convolution that learns signs cannot have a `{name}`: `rpgmt.bake(model)` makes it plain")
+        super().register_parameter(name, param)
+
+    def extra_repr(self) -> str:
+        """The plain layer's, and n."""
+        return f"{super().extra_repr()}, {self.entries} magnitudes"
+
     def become_plain(self) -> None:
-        self.weight = nn.Parameter(self.shared_weight().clone(), requires_grad=self.weight.requires_grad)
+        shared = torch.empty_like(self.weight).copy_(self.shared_weight())
+        self.weight = nn.Parameter(shared.detach(), requires_grad=self.weight.requires_grad)
         del self.firmness, self.entries
         self.__class__ = nn.Conv2d  # type: ignore[assignment]
 
@@ -109,22 +120,18 @@ def learn_signs(
         size: Stored numbers of all these layers together, e.g. `250_000`, "250K", or "25%" of their weights: magnitudes, and
             one number for 32 signs. Layers get shares in proportion to their weights. With as many numbers as weights, or
             more, they stay as they are.
-        include: Patterns (as in `fnmatch`) of layer names; what matches none is left alone.
+        include: Patterns (as in `fnmatch`) of layer names; what matches none is left alone, and so is what is frozen, shared,
+            pruned or normed.
         exclude: Patterns of layer names that are left alone.
 
     Returns:
         The layers.
 
     Raises:
-        ValueError: There is no such layer, or the size leaves no magnitude for each of them beside the signs.
+        ValueError: There is no such layer, a pattern matches nothing, or the size leaves no magnitude for each layer beside the
+            signs.
     """
-    chosen = [
-        layer
-        for name, layer in model.named_modules()
-        if type(layer) is nn.Conv2d
-        and any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    ]
+    chosen = [layer for layer in choose_layers(model, include, exclude)[0].values() if type(layer) is nn.Conv2d]
     if not chosen:
         raise ValueError(f"the {type(model).__name__} has no plain convolution whose signs could be learned")
     weights = [layer.weight.numel() for layer in chosen]
@@ -141,7 +148,7 @@ def learn_signs(
     for layer, count in zip(chosen, entries, strict=True):
         layer.__class__ = SignedConv2d
         signed = cast(SignedConv2d, layer)
-        signed.entries = min(count, layer.weight.numel())
+        signed.entries = count
         signed.register_buffer("firmness", torch.ones((), device=layer.weight.device), persistent=False)
     return cast(list[SignedConv2d], chosen)
 
@@ -161,6 +168,12 @@ def set_firmness(layers: Iterable[SignedConv2d], progress: float) -> None:
     firmness = min(1.0, max(0.0, (progress - FREE_UNTIL) / (FIRM_FROM - FREE_UNTIL)))
     for layer in layers:
         layer.firmness.fill_(firmness)
+
+
+def refuse_signed(model: nn.Module, what: str) -> None:
+    """Raise ValueError where a model has layers that learn signs, of which `what` would change weights that are not in use."""
+    if names := list(signed_layers(model)):
+        raise ValueError(f"`{names[0]}` learns its signs and cannot be {what}: `rpgmt.bake(model)` makes it plain")
 
 
 def numbers_of_signs(weights: int) -> int:
@@ -185,8 +198,14 @@ def pack(layer: SignedConv2d) -> dict[str, Tensor]:
 
 
 def unpack(layer: SignedConv2d, magnitudes: Tensor, signs: Tensor) -> Tensor:
-    """The weight of which `pack` made these."""
+    """The weight of which `pack` made these.
+
+    Raises:
+        ValueError: They are of other types.
+    """
     count = layer.weight.numel()
+    if signs.dtype != torch.uint8 or not magnitudes.is_floating_point():
+        raise ValueError(f"signs are {signs.dtype} and magnitudes {magnitudes.dtype}, not torch.uint8 and torch.float32")
     bits = (signs[:, None] >> _places(signs)) & 1
     sizes = magnitudes.repeat(-(-count // layer.entries))[:count]
     return torch.where(bits.flatten()[:count].bool(), -sizes, sizes).view(layer.weight.shape)

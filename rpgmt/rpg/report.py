@@ -92,6 +92,11 @@ class Report:
         return {row.name: row.source for row in self.rows if not row.generated}
 
     @property
+    def signed(self) -> int:
+        """Of the generated weights those with learned signs: they are trained as in a plain network, and stored as N."""
+        return sum(row.generated for row in self.rows if row.source == SIGNED)
+
+    @property
     def frozen(self) -> int:
         """Parameters that are not trained."""
         return sum(row.frozen for row in self.rows)
@@ -115,8 +120,9 @@ class Report:
         for reason, (count, layers) in sorted(kept.items(), key=lambda item: -item[1][0]):
             add(f"  {reason}", count, layers)
         add("the plain network", plain)
-        add("banks, N" if len(self.banks) != 1 else "bank, N", self.bank)
-        add("trained, N + fixed", self.trainable)
+        banks = "magnitudes and signs" if SIGNED in self.banks else "banks" if len(self.banks) != 1 else "bank"
+        add(f"{banks}, N", self.bank)
+        add("stored, N + fixed" if self.signed else "trained, N + fixed", self.trainable)
         first = max(len(label) for label, *_ in lines)
         table = [f"{label:<{first}} {count:>14} {part:>7} {layers:>7}".rstrip() for label, count, part, layers in lines]
         if self.start:
@@ -151,7 +157,8 @@ def report(model: nn.Module) -> Report:
             source = bank_names[id(module.bank)]
         own = dict(module.named_parameters(recurse=False))
         if isinstance(module, SignedConv2d):
-            generated, source = own.pop("weight").numel(), SIGNED
+            generated, source = module.weight.numel(), SIGNED
+            own.pop("weight", None)
             size, made = bank_sizes.get(SIGNED, (0, 0))
             bank_sizes[SIGNED] = size + stored_numbers(module), made + generated
         fixed = shared = frozen = 0

@@ -54,7 +54,7 @@ def tiles(run: Run) -> Html | None:
         found.append(("trainable parameters", count(parameters["trainable"])))
         if parameters["bank"]:
             part = parameters["trainable"] / (parameters["generated"] + parameters["fixed"])
-            then = "stored and communicated" if part < 1 else "nothing is saved"
+            then = ("stored" if "signed" in parameters else "stored and communicated") if part < 1 else "nothing is saved"
             found.append((f"of the parameters without sharing: {then}", f"{part:.1%}"))
     if "macs" in run.record:
         found.append(("multiply-accumulates an image", count(run.record["macs"])))
@@ -132,6 +132,8 @@ def saved(parameters: Mapping[str, int]) -> str:
     if trainable < plain:
         than = f"The trainable parameters are {1 - trainable / plain:.1%} smaller than {without}"
         then = "That saves parameters that are stored and communicated"
+        if "signed" in parameters:
+            then = "That saves what is stored, 32 learned signs counted as a number; trained are all weights"
     elif trainable == plain:
         than, then = (
             f"The trainable parameters are as many as {without}",

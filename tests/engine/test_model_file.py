@@ -18,6 +18,7 @@ from rpgmt.config import ModelConfig, to_dict
 from rpgmt.engine.model_file import load_model, load_weights, model_bytes, model_path, read_config, save_model
 from rpgmt.errors import UserError
 from rpgmt.models import build
+from rpgmt.rpg.learned_signs import pack, signed_layers, unpack
 
 MODEL = ModelConfig(stages=3, channels=16, depth=2, rpg_size="25%", heads={"keypoints": 5})
 KINDS = [("rpg", "stage"), ("rpg", "global"), ("rpg", "block"), ("signed", "stage"), ("tied", "stage"), ("none", "stage")]
@@ -213,3 +214,13 @@ def test_a_header_of_learned_signs_on_another_file_is_refused(tmp_path: Path) ->
     save_model(path, build(dataclasses.replace(MODEL, sharing="rpg")), {"model": to_dict(MODEL) | {"sharing": "signed"}})
     with pytest.raises(UserError, match=r"`stages\.0\..*weight` is missing in the file"):
         load_model(path)
+
+
+def test_signs_of_another_type_are_refused(tmp_path: Path) -> None:
+    model = build(dataclasses.replace(MODEL, sharing="signed"))
+    (layer, *_) = signed_layers(model).values()
+    for name, change in (("signs", torch.float32), ("magnitudes", torch.int64)):
+        held = pack(layer)
+        held[name] = held[name].to(change)
+        with pytest.raises(ValueError, match=f"{change!s}.*, not torch.uint8 and torch.float32"):
+            unpack(layer, **held)

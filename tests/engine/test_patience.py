@@ -21,8 +21,10 @@ SCORES: list[float | None] = [0.2, 0.7, 0.7, None, 0.5, 0.9, 0.1]
 """Of the epochs; 0.7 is not better than 0.7, and None is no score."""
 
 
-def run(out: Path, *, scores: list[float | None] = SCORES, epochs: int = 7, norm: bool = True, **values: Any) -> Toy:
-    task = Toy(norm=norm)
+def run(
+    out: Path, *, scores: list[float | None] = SCORES, epochs: int = 7, norm: bool = True, signed: bool = False, **values: Any
+) -> Toy:
+    task = Toy(norm=norm, signed=signed)
     task.scores = list(scores)
     fit(task, config(out, epochs=epochs, **values))
     return task
@@ -52,6 +54,17 @@ def test_it_ends_after_so_many_validations_without_a_better_one(
     assert found["best"] == {"metric": "score", "value": best, "step": PER_EPOCH * (1 + SCORES.index(best))}
     assert len(task.drawn) > 0  # it is a finished run
     assert load_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["loader"] == {"epoch": epochs, "position": 0}
+
+
+def test_validations_of_weights_that_are_not_firm_yet_do_not_count(tmp_path: Path) -> None:
+    """Of ten epochs those from the sixth on: before, weights that learn signs are low, and may become better."""
+    scores: list[float | None] = [0.2, *[0.1] * 9]
+    task = run(tmp_path / "run", scores=scores, epochs=10, signed=True, patience=2)
+    found = record(tmp_path / "run")
+    assert (task.batches, found["ended"]["by"]) == (7 * PER_EPOCH, "patience")
+    assert found["best"] == {"metric": "score", "value": 0.2, "step": PER_EPOCH}
+    best = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")
+    assert best["loader"] == {"epoch": 1, "position": 0}
 
 
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:

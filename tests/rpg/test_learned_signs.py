@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch._dynamo.testing
 import torch.nn.functional as F
+import torch.nn.utils.prune as prune
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import rpgmt
+from rpgmt.baselines.pruning import prune_weights
+from rpgmt.baselines.quantize import quantize
 from rpgmt.rpg.learned_signs import SignedConv2d, pack, set_firmness, stored_numbers, unpack
 
 SIZES = ["9%", "25%", "40%", "99%"]
@@ -179,3 +183,40 @@ def test_a_deep_copy_and_a_pickle_give_the_same(tmp_path: Path) -> None:
     torch.save(model, tmp_path / "model.pt")
     for other in (copy.deepcopy(model), torch.load(tmp_path / "model.pt", weights_only=False)):
         assert torch.equal(other.eval()(x), model.eval()(x))
+
+
+def test_what_is_frozen_shared_or_pruned_is_left_alone() -> None:
+    frozen, shared, pruned, plain = (nn.Conv2d(4, 4, 3) for _ in range(4))
+    frozen.weight.requires_grad_(False)
+    other = nn.Conv2d(4, 4, 3)
+    other.weight = shared.weight
+    prune.l1_unstructured(pruned, "weight", 0.5)
+    model = nn.Sequential(frozen, shared, other, pruned, plain)
+    assert rpgmt.learn_signs(model, "25%") == [plain]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"include": ["backbone.*"]}, r"`backbone\.\*` matches no module of the Sequential"),
+        ({"exclude": ["zz"]}, "`zz` matches no module of the Sequential"),
+        ({"include": "0"}, "`include` is '0': give a list of patterns"),
+    ],
+)
+def test_patterns_that_choose_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rpgmt.learn_signs(nn.Sequential(nn.Conv2d(4, 4, 3)), "25%", **options)
+
+
+def test_masks_norms_and_baselines_refuse_free_weights() -> None:
+    """They would change the weights that are trained, and not those in use."""
+    model = nn.Sequential(layer_of("25%"))
+    with pytest.raises(RuntimeError, match=r"cannot have a `weight_orig`: `rpgmt\.bake\(model\)` makes it plain"):
+        prune.l1_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(ValueError, match="`0` learns its signs and cannot be pruned"):
+        prune_weights(model, 100)
+    with pytest.raises(ValueError, match="`0` learns its signs and cannot be rounded"):
+        quantize(model, 8, ["*"])
+    assert rpgmt.report(model).signed == 432
+    assert "magnitudes and signs, N" in str(rpgmt.report(model))
+    assert f"{model[0].entries} magnitudes" in repr(model)
