@@ -129,7 +129,7 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
         path: Run folder or model file.
         weights: Which of a run folder's.
         heads_may_differ: Tensors of heads, and of the feedback of their predictions, keep the model's own values where the
-            file has none of that name and shape.
+            file has none of that name and shape; and layers that learn signs take weights of plain ones.
 
     Returns:
         Names of the model's tensors that keep their values.
@@ -140,6 +140,11 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
     file = model_path(path, weights)
     _metadata(file)  # says so where this is no model file
     own, saved, kept = _once(model), _read(file), []
+    signed = signed_layers(model)
+    if heads_may_differ:  # a training starts here, and may start with the weights of plain layers
+        for prefix in [prefix for prefix in signed if f"{prefix}.weight" in saved]:
+            own[f"{prefix}.weight"] = signed.pop(prefix).weight
+            del own[f"{prefix}.magnitudes"], own[f"{prefix}.signs"]
     for name in sorted(own.keys() | saved.keys()):
         if name in own and name in saved and own[name].shape == saved[name].shape:
             continue
@@ -153,7 +158,7 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
         if name in own:
             kept.append(name)
     try:
-        for prefix, layer in signed_layers(model).items():
+        for prefix, layer in signed.items():
             saved[f"{prefix}.weight"] = unpack(layer, saved.pop(f"{prefix}.magnitudes"), saved.pop(f"{prefix}.signs"))
         model.load_state_dict(saved, strict=False)  # what is shared has one name here and several there
     except ValueError as error:

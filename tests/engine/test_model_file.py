@@ -224,3 +224,13 @@ def test_signs_of_another_type_are_refused(tmp_path: Path) -> None:
         held[name] = held[name].to(change)
         with pytest.raises(ValueError, match=f"{change!s}.*, not torch.uint8 and torch.float32"):
             unpack(layer, **held)
+
+
+def test_a_training_of_signs_may_start_with_plain_weights(tmp_path: Path) -> None:
+    plain = saved(tmp_path / "model.safetensors", dataclasses.replace(MODEL, sharing="none"))
+    model = build(dataclasses.replace(MODEL, sharing="signed"))
+    with pytest.raises(UserError, match="in the file and"):
+        load_weights(model, tmp_path)
+    assert load_weights(model, tmp_path, heads_may_differ=True) == []
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
