@@ -162,7 +162,7 @@ def test_the_step_benchmark_prints_ratios(tmp_path: Path, capsys: pytest.Capture
     assert benchmark.main(["step", *TINY, "--rounds", "2", "--json", str(path)]) == 0
     assert "ratio to none" in capsys.readouterr().out
     rows = {row["sharing"]: row for row in json.loads(path.read_text())["rows"]}
-    assert set(rows) == {"none", "tied", "rpg"}
+    assert set(rows) == {"none", "tied", "rpg", "signed"}
     assert rows["none"]["ratio"] == 1.0
 
 
