@@ -68,10 +68,12 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
 
     def shared_weight(self) -> Tensor:
         """(outputs, inputs, height, width): the weights that a file holds, without gradient."""
-        weight = self.weight.detach()
-        laps = -(-weight.numel() // self.entries)
-        sizes = self.magnitudes().repeat(laps)[: weight.numel()]
-        return torch.copysign(sizes.view(weight.shape), weight)
+        return torch.copysign(self.spread(self.magnitudes()), self.weight.detach())
+
+    def spread(self, magnitudes: Tensor) -> Tensor:
+        """(outputs, inputs, height, width): for each weight the magnitude of its entry."""
+        count = self.weight.numel()
+        return magnitudes.repeat(-(-count // self.entries))[:count].view(self.weight.shape)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """The plain layer's; refuses what masks and norms would make of the free weights, which are not those in use."""
@@ -203,12 +205,11 @@ def unpack(layer: SignedConv2d, magnitudes: Tensor, signs: Tensor) -> Tensor:
     Raises:
         ValueError: They are of other types.
     """
-    count = layer.weight.numel()
     if signs.dtype != torch.uint8 or not magnitudes.is_floating_point():
         raise ValueError(f"signs are {signs.dtype} and magnitudes {magnitudes.dtype}, not torch.uint8 and torch.float32")
-    bits = (signs[:, None] >> _places(signs)) & 1
-    sizes = magnitudes.repeat(-(-count // layer.entries))[:count]
-    return torch.where(bits.flatten()[:count].bool(), -sizes, sizes).view(layer.weight.shape)
+    bits = ((signs[:, None] >> _places(signs)) & 1).flatten()[: layer.weight.numel()]
+    sizes = layer.spread(magnitudes)
+    return torch.where(bits.view(sizes.shape).bool(), -sizes, sizes)
 
 
 def _places(like: Tensor) -> Tensor:
