@@ -41,7 +41,8 @@ def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
     which all convolutions but the first are.
 
     Raises:
-        UserError: `rpg_size` is smaller than the number of banks, or heads are missing or cannot have their names.
+        UserError: `rpg_size` is smaller than the number of banks, or than learned signs need, or heads are missing or cannot
+            have their names.
     """
     if isinstance(config, ClassifierConfig):
         classifier = build_classifier(config)
@@ -54,21 +55,20 @@ def build(config: ModelConfig | ClassifierConfig) -> Refinement | Classifier:
         if hasattr(nn.ModuleDict, name):
             raise UserError(f"`heads` is {config.heads}: {name!r} is taken by torch, give another name")
     model = build_refinement(with_channels(config))
-    if config.sharing == "rpg":
+    if config.sharing in ("rpg", "signed"):
         _generate(model, config, [STAGES])
-    elif config.sharing == "signed":
-        try:
-            learn_signs(model, str(config.rpg_size), include=[STAGES])
-        except ValueError as error:
-            raise UserError(f"--rpg-size {config.rpg_size}: {error}") from error
     return model
 
 
 def _generate(model: nn.Module, config: ModelConfig | ClassifierConfig, include: Sequence[str]) -> None:
+    size = str(config.rpg_size)  # as on the command line, where "25" may be meant in percent
     try:
+        if config.sharing == "signed":
+            learn_signs(model, size, include=include)
+            return
         convert(
             model,
-            str(config.rpg_size),  # as on the command line, where "25" may be meant in percent
+            size,
             scope=config.rpg_scope,
             include=include,
             seed=config.rpg_seed,
