@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from rpgmt.rpg.bake import ComputedLayer
 from rpgmt.rpg.choice import choose_layers
+from rpgmt.rpg.differentiable import transforms_are_active
 from rpgmt.rpg.size import parse_size, split
 
 FREE_UNTIL, FIRM_FROM = 0.1, 0.6
@@ -50,9 +51,7 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
     firmness: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        used = self.shared_weight()
-        if self.training:
-            used.lerp_(self.weight.detach(), (1 - self.firmness).to(used.dtype))
+        used = self._between(self.firmness if self.training else None)
         return self._conv_forward(x, _StraightThrough.apply(self.weight, used), self.bias)
 
     def magnitudes(self) -> Tensor:
@@ -68,7 +67,18 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
 
     def shared_weight(self) -> Tensor:
         """(outputs, inputs, height, width): the weights that a file holds, without gradient."""
-        return torch.copysign(self.spread(self.magnitudes()), self.weight.detach())
+        return self._between(None)
+
+    def _between(self, firmness: Tensor | None) -> Tensor:
+        """The weights between free and shared ones; None: the shared ones."""
+        free = self.weight.detach()
+        if free.is_cuda and not torch.compiler.is_compiling() and not transforms_are_active():
+            from rpgmt.rpg.backends import signs_kernel  # Triton takes a while to import
+
+            if signs_kernel.usable(free, self.entries):
+                return signs_kernel.used_weight(free, self.entries, firmness)
+        shared = torch.copysign(self.spread(self.magnitudes()), free)
+        return shared if firmness is None else shared.lerp_(free, (1 - firmness).to(free.dtype))
 
     def spread(self, magnitudes: Tensor) -> Tensor:
         """(outputs, inputs, height, width): for each weight the magnitude of its entry."""

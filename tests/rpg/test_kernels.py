@@ -393,10 +393,10 @@ _COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from rpgmt.rpg.backends import fused, kernels
+from rpgmt.rpg.backends import fused, kernels, signs_kernel
 
 def compile(kernel, pointers, constants):
-    options = {name: constants.pop(name) for name in fused._OPTIONS}
+    options = {name: constants.pop(name) for name in fused.OPTIONS}
     names = [name for name in kernel.arg_names]
     constants = {name: value for name, value in constants.items() if name in names}
     types = {name: pointers.get(name, "constexpr" if name in constants else "i32") for name in names}
@@ -409,7 +409,11 @@ for size, block, bank, flat in ((1_000_000, 1, "fp32", "bf16"), (1_000_003, 3, "
     pointers = {"bank": "*" + bank, "sums": "*" + bank, "flat": "*" + flat, "starts": "*i32", "scales": scales}
     compile(kernels.generate_kernel, pointers, {**launch.constants, "STEPS": 4, "PADDING": 16})
     compile(kernels.fold_kernel, pointers, dict(launch.constants))
-compile(kernels.add_groups_kernel, {"partial": "*fp32", "sums": "*bf16"}, {"TILE": 32, "UNROLLED": 16, **fused._OPTIONS})
+compile(kernels.add_groups_kernel, {"partial": "*fp32", "sums": "*bf16"}, {"TILE": 32, "UNROLLED": 16, **fused.OPTIONS})
+for places, firm in ((1, False), (9, True)):
+    pointers = {"free": "*fp32", "used": "*fp32", "firmness": "*fp32"}
+    constants = {"PLACES": places, "FIRM": firm, "TILE": signs_kernel._TILE, **fused.OPTIONS}
+    compile(signs_kernel.used_weight_kernel, pointers, constants)
 """
 
 

@@ -24,7 +24,7 @@ _PROGRAMS = 2048  # programs that keep a large GPU busy: a small bank's gradient
 _UNROLLED = 16  # partial sums that are in flight together
 
 # Products and sums are rounded one by one, as they are outside of Triton.
-_OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 1, "enable_fp_fusion": False}
 
 
 def usable(device: torch.device) -> bool:
@@ -114,7 +114,7 @@ class Fused(Plan):
         programs_per_lap, programs_of_last = (
             triton.cdiv(count, steps * launch.tile) * launch.chunks for count in (launch.runs, slots)
         )
-        with _on(bank.device):
+        with on(bank.device):
             kernels.generate_kernel[((last_lap - first_lap) * programs_per_lap + programs_of_last,)](
                 bank.contiguous(),
                 flat,
@@ -140,7 +140,7 @@ class Fused(Plan):
         laps_per_group = triton.cdiv(laps, max(1, min(_PROGRAMS // tiles, laps)))
         groups = max(1, triton.cdiv(laps, max(1, laps_per_group)))
         partial = sums if groups == 1 else flat.new_empty(groups, launch.size, dtype=scales.dtype)
-        with _on(flat.device):
+        with on(flat.device):
             kernels.fold_kernel[(tiles, groups)](
                 flat.contiguous(),
                 partial,
@@ -156,7 +156,7 @@ class Fused(Plan):
             )
             if groups > 1:
                 kernels.add_groups_kernel[(triton.cdiv(launch.size, 32),)](
-                    partial, sums, groups, launch.size, TILE=32, UNROLLED=_UNROLLED, **_OPTIONS
+                    partial, sums, groups, launch.size, TILE=32, UNROLLED=_UNROLLED, **OPTIONS
                 )
         return sums
 
@@ -189,7 +189,7 @@ def _launch(size: int, seed: int, bank: int, block: int) -> _Launch:
     width = min(triton.next_power_of_2(block), _WIDTH)
     tile = min(_TILE // width, triton.next_power_of_2(runs))
     # A loop also keeps the compiler from placing a run anew for each of its elements.
-    constants = {"RUNS": tile, "WIDTH": width, "WALKS": a * b != runs or width > 1, "SHORT": missing > 0, **_OPTIONS}
+    constants = {"RUNS": tile, "WIDTH": width, "WALKS": a * b != runs or width > 1, "SHORT": missing > 0, **OPTIONS}
     signed = [_signed(number) for number in numbers]
     return _Launch(
         size, block, missing, runs, tile, triton.cdiv(block, width), (size, block, missing, runs, *signed), constants
@@ -208,6 +208,6 @@ def _signed(word: int) -> int:
     return word - (1 << 32) if word >= 1 << 31 else word
 
 
-def _on(device: torch.device) -> Any:
+def on(device: torch.device) -> Any:
     """Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

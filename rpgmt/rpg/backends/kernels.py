@@ -28,27 +28,28 @@ except ImportError:  # there is none for macOS and Windows
 _NUMBERS = [
     *("segments", "generated", "first_lap", "laps", "laps_per_group", "programs_per_lap", "chunks", "groups"),
     *("size", "block", "missing", "runs", "a", "b", "reciprocal", "shift", "key0", "key1", "key2", "key3", "key4"),
+    *("entries", "weights", "inputs"),
 ]
 
 
-def _jit(function: Any) -> Any:
+def jit(function: Any) -> Any:
     """Compiles for types alone, not anew for numbers that are 1 or divisible by 16."""
     return function if triton is None else triton.jit(function, do_not_specialize=_NUMBERS)
 
 
-@_jit
+@jit
 def _mix(x):
     x = tl.mul(x ^ (x >> 16), 0x21F0AAAD, sanitize_overflow=False)
     x = tl.mul(x ^ (x >> 15), 0x735A2D97, sanitize_overflow=False)
     return x ^ (x >> 15)
 
 
-@_jit
+@jit
 def _key(base, lap):
     return _mix(tl.add(base.to(tl.uint32), tl.mul(lap, 0x9E3779B9, sanitize_overflow=False), sanitize_overflow=False))
 
 
-@_jit
+@jit
 def _turn(value, key, modulus, FORWARD: tl.constexpr):
     """value ± hash(key) in Z_modulus: of the result and the result one modulus away, the one that did not wrap is smaller."""
     shift = tl.umulhi(_mix(key), modulus)
@@ -59,7 +60,7 @@ def _turn(value, key, modulus, FORWARD: tl.constexpr):
     return tl.minimum(value, tl.add(value, modulus, sanitize_overflow=False))
 
 
-@_jit
+@jit
 def _feistel(x, sides, keys, FORWARD: tl.constexpr):
     _, a, b, reciprocal, shift = sides
     key0, key1, key2, key3 = keys
@@ -78,7 +79,7 @@ def _feistel(x, sides, keys, FORWARD: tl.constexpr):
     return left * b + right
 
 
-@_jit
+@jit
 def _permute(x, sides, keys, FORWARD: tl.constexpr, WALKS: tl.constexpr):
     """The lap's permutation of the runs, or its inverse; x is a vector below `runs`."""
     runs = sides[0]
@@ -89,7 +90,7 @@ def _permute(x, sides, keys, FORWARD: tl.constexpr, WALKS: tl.constexpr):
     return x
 
 
-@_jit
+@jit
 def _slot_of_short_run(sides, keys, SHORT: tl.constexpr):
     """Where the lap puts the last run, the shorter one."""
     slot = sides[0] - 1
@@ -100,20 +101,20 @@ def _slot_of_short_run(sides, keys, SHORT: tl.constexpr):
     return slot
 
 
-@_jit
+@jit
 def _of_blocks(block, missing, runs, WIDTH: tl.constexpr):
     """The numbers as uint32; blocks of 1 are compiled in."""
     block = block.to(tl.uint32) if WIDTH > 1 else tl.full((), 1, tl.uint32)
     return block, missing.to(tl.uint32), runs.to(tl.uint32)
 
 
-@_jit
+@jit
 def _length(run, block, missing, runs, SHORT: tl.constexpr):
     """Elements of each run, as a column."""
     return (tl.where(run == runs - 1, block - missing, block) if SHORT else block + tl.zeros_like(run))[:, None]
 
 
-@_jit
+@jit
 def _start(slot, short_slot, block, missing, SHORT: tl.constexpr):
     """First position of the run in `slot`; `missing` elements are what the short run before it may lack."""
     start = slot * block
@@ -122,7 +123,7 @@ def _start(slot, short_slot, block, missing, SHORT: tl.constexpr):
     return start
 
 
-@_jit
+@jit
 def _segment(starts, t, first, count):
     """The segment that weight number t of the walk lies in, one of `count` from `first` on: a search by halves."""
     first += tl.zeros_like(t).to(tl.int32)
@@ -137,7 +138,7 @@ def _segment(starts, t, first, count):
 # ---- kernels
 
 
-@_jit
+@jit
 def generate_kernel(
     bank, flat, starts, scales, segments, generated, first_lap, programs_per_lap, chunks,
     size, block, missing, runs, a, b, reciprocal, shift, key0, key1, key2, key3, key4,
@@ -193,7 +194,7 @@ def generate_kernel(
             tl.store(flat + (end + shift) + hole, 0.0, mask=hole < length)
 
 
-@_jit
+@jit
 def fold_kernel(
     flat, sums, starts, scales, segments, generated, laps, laps_per_group, chunks,
     size, block, missing, runs, a, b, reciprocal, shift, key0, key1, key2, key3, key4,
@@ -240,7 +241,7 @@ def fold_kernel(
     tl.store(sums + (group.to(tl.uint32) * size + (run * block)[:, None] + offset), total, mask=inside)
 
 
-@_jit
+@jit
 def add_groups_kernel(partial, sums, groups, size, TILE: tl.constexpr, UNROLLED: tl.constexpr):
     """Adds the groups' sums in their order."""
     entry = tl.program_id(0) * TILE + tl.arange(0, TILE)
