@@ -129,6 +129,13 @@ class Config:
         Field(description="of the heat maps: soft-max cross-entropy, squared error, or that of the hardest points alone"),
     ] = "cross_entropy"
     hard_keypoints: Annotated[int, Field(ge=1, description="loss ohkm: key points of each person that count")] = 8
+    teacher: Annotated[
+        Path | None,
+        Field(description="run folder or model file of a trained network, whose maps are learned beside the labels"),
+    ] = None
+    teacher_weight: Annotated[
+        float, Field(gt=0, le=1, description="teacher: part of each target map that the teacher's is, the rest is the label's")
+    ] = 0.5
     stage_weights: Annotated[
         tuple[Annotated[float, Field(ge=0)], ...] | None, Field(description="weight of each stage's loss; null: 1 for all")
     ] = None
@@ -162,6 +169,7 @@ class Config:
             and (own.nms, own.rescoring) != (default.nms, default.rescoring),
             "`evaluator`, which PCK does not know": pck and own.evaluator != default.evaluator,
             "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
+            "`teacher_weight` without teacher": self.teacher_weight != Config.teacher_weight and self.teacher is None,
         }
         return [line for line, unused in lines.items() if unused]
 
@@ -245,7 +253,15 @@ def build(config: Config, data: Data | None = None) -> StagedTask:
     codec = make_codec(
         config.codec, config.model.input_size, models.STRIDE, config.sigma, logits=config.loss == "cross_entropy"
     )
-    head = Keypoints(HEAD, codec, evaluation, loss=config.loss, hard_keypoints=config.hard_keypoints, flip_shift=own.flip_shift)
+    head = Keypoints(
+        HEAD,
+        codec,
+        evaluation,
+        loss=config.loss,
+        hard_keypoints=config.hard_keypoints,
+        flip_shift=own.flip_shift,
+        teacher_weight=config.teacher_weight,
+    )
     return StagedTask(
         "pose",
         config,
@@ -256,6 +272,7 @@ def build(config: Config, data: Data | None = None) -> StagedTask:
         single=True,
         stage_weights=config.stage_weights,
         flip_test=own.flip_test,
+        teacher=config.teacher,
         also=config.data.also,
     )
 

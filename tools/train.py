@@ -74,6 +74,9 @@ def main(argv: list[str], prog: str = "train.py") -> int:
         source = load_trunk_weights(task.model, config.train.trunk_weights)
         if first and source:
             print(f"trunk: weights from {source}")
+    if task.teacher is not None and first:
+        numbers = sum(parameter.numel() for parameter in task.teacher.parameters())
+        print(f"teacher: {config.teacher}, {numbers:,} parameters")
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from rpgmt.engine.task import Task
 
-OF_THE_MACHINE = {"out", "root", "also", "detections", "workers", "init_from", "trunk_weights"}
+OF_THE_MACHINE = {"out", "root", "also", "detections", "workers", "init_from", "trunk_weights", "teacher"}
 """Fields of a config that each machine may have another value of: where files are. What was read from them is compared."""
 TOLERANCE = 1e-5
 """Relative, of a tensor's mean and mean magnitude: processors may round the first weights differently. The first process's are

@@ -80,6 +80,11 @@ class Task(abc.ABC):
     balancing: BalanceConfig = BalanceConfig()
 
     @property
+    def teacher(self) -> nn.Module | None:
+        """A trained network, whose outputs training adds to each batch, see `rpgmt.engine.teacher`; by default none."""
+        return None
+
+    @property
     def details(self) -> tuple[str, ...]:
         """The metrics that are also known of each class or key point, as ``METRIC:NAME``: a table each; by default none."""
         return ()

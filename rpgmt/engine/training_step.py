@@ -21,6 +21,7 @@ from rpgmt.engine.joint_losses import LossLog, joint_losses, of_all_processes, s
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.task import Batch, Task
+from rpgmt.engine.teacher import TAUGHT
 from rpgmt.rpg.kept_weights import defer_gradients
 from rpgmt.rpg.learned_signs import FIRM_FROM, set_firmness, signed_layers
 
@@ -63,6 +64,10 @@ class TrainingStep:
     ) -> None:
         self.task, self.train, self.fabric, self.balancer, self.steps, self.mark = task, train, fabric, balancer, steps, mark
         fabric.strategy.module_to_device(task.model)
+        if (teacher := task.teacher) is not None:
+            fabric.strategy.module_to_device(teacher)
+            if train.channels_last:
+                teacher.to(memory_format=torch.channels_last)
         balancer.to(fabric.device)
         # Without Fabric's own wrapper, which allows no gradients of single tasks and changes the types of in- and outputs.
         self.network: nn.Module = fabric.strategy.setup_module(task.model)
@@ -152,7 +157,11 @@ class TrainingStep:
             torch.cuda.manual_seed(seed)
 
     def _losses(self, network: nn.Module, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
-        return self.task.losses(network(images(self.task, batch, self.train.channels_last)), batch)
+        inputs = images(self.task, batch, self.train.channels_last)
+        if self.task.teacher is not None:
+            with torch.no_grad():
+                batch = {**batch, TAUGHT: self.task.teacher(inputs)}
+        return self.task.losses(network(inputs), batch)
 
     def _gradient_error(self, step: int) -> NonFiniteError:
         """What to say of gradients that are not finite: of which losses they are, which a step otherwise does not know."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from rpgmt.codecs import codec_name
 from rpgmt.codecs.codec import Codec
 from rpgmt.data.transforms import transform_points
+from rpgmt.engine.task import Outputs
+from rpgmt.engine.teacher import TAUGHT
 from rpgmt.heads.head import Batch, Head
 from rpgmt.losses.keypoints import heatmap_cross_entropy, heatmap_mse, heatmap_ohkm
 from rpgmt.metrics.pck import PckCount
@@ -37,6 +39,7 @@ class Keypoints(Head):
         loss: of the maps: cross_entropy takes them as logits, mse and ohkm as the values that the codec makes.
         hard_keypoints: loss ohkm: how many key points of each person count.
         flip_shift: flip test: cells to shift the mirror image's maps by; None: the codec's own.
+        teacher_weight: part of the target maps that a teacher's are, where a batch has some.
     """
 
     figure = "OKS"
@@ -50,6 +53,7 @@ class Keypoints(Head):
         loss: Literal["cross_entropy", "mse", "ohkm"] = "cross_entropy",
         hard_keypoints: int = 8,
         flip_shift: int | None = None,
+        teacher_weight: float = 0.5,
     ) -> None:
         super().__init__(name)
         self.codec, self.evaluation = codec, evaluation
@@ -59,7 +63,7 @@ class Keypoints(Head):
         self.higher = dict.fromkeys(figures, True)
         self.main = self.score = figures[0]
         self.detailed = self.main.startswith("PCK")
-        self._loss, self._hard_keypoints = loss, hard_keypoints
+        self._loss, self._hard_keypoints, self._teacher_weight = loss, hard_keypoints, teacher_weight
         self._flip_shift = codec.flip_shift if flip_shift is None else flip_shift
 
     @cached_property
@@ -82,10 +86,21 @@ class Keypoints(Head):
 
     def losses(self, outputs: Sequence[Tensor], batch: Batch) -> list[tuple[Tensor, Tensor]]:
         target, weights = self.codec.encode(batch["keypoints"], batch["visibility"])
+        targets = [target] * len(outputs) if TAUGHT not in batch else self._taught(target, batch[TAUGHT], len(outputs))
+        pairs = zip(outputs, targets, strict=True)
         if self._loss == "ohkm":
-            return [heatmap_ohkm(output, target, weights, self._hard_keypoints) for output in outputs]
+            return [heatmap_ohkm(output, target, weights, self._hard_keypoints) for output, target in pairs]
         loss = heatmap_cross_entropy if self._loss == "cross_entropy" else heatmap_mse
-        return [loss(output, target, weights) for output in outputs]
+        return [loss(output, target, weights) for output, target in pairs]
+
+    def _taught(self, target: Tensor, taught: Outputs, stages: int) -> list[Tensor]:
+        """For each stage the mean of the labels' maps and of those of the teacher's same stage, or of its last one."""
+        maps = [output[self.name].float() for output in taught]
+        if self._loss == "cross_entropy":  # of distributions over the cells
+            target = target / target.sum((2, 3), keepdim=True).clamp(min=torch.finfo(target.dtype).tiny)
+            maps = [logits.flatten(2).softmax(-1).view(target.shape) for logits in maps]
+        mixed = [target.lerp(of_stage, self._teacher_weight) for of_stage in maps[:stages]]
+        return mixed + mixed[-1:] * (stages - len(mixed))
 
     def average_with_mirror(self, output: Tensor, mirrored: Tensor) -> Tensor:
         return self.meaning.average_with_mirror(output, mirrored)

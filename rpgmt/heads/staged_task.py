@@ -18,6 +18,7 @@ from rpgmt.config import BalanceConfig
 from rpgmt.data.images import normalize
 from rpgmt.data.regions import WHOLE_IMAGES, Regions
 from rpgmt.engine.task import SCORE, Batch, Dataset, Outputs, Task, TaskConfig
+from rpgmt.engine.teacher import load_teacher
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
 from rpgmt.prediction.meaning import Reading
@@ -67,6 +68,7 @@ class StagedTask(Task):
         stage_weights: of each stage's losses; None: 1 for all.
         flip_test: average predictions with those of the mirror image.
         balancing: of the heads' losses.
+        teacher: run folder or model file of a network that teaches this one its key points; None for none.
         also: further training sets, for `data_summary`.
 
     Raises:
@@ -89,13 +91,14 @@ class StagedTask(Task):
         stage_weights: Sequence[float] | None = None,
         flip_test: bool = False,
         balancing: BalanceConfig | None = None,
+        teacher: Path | None = None,
         also: Sequence[str] = (),
     ) -> None:
         self.name, self.config, self.model, self.val_data = name, config, model, val_data
         self.heads = {head.name: head for head in heads}
         self.monitor = heads[0].score if single else SCORE
         self.balancing = balancing or BalanceConfig()
-        self._read_train_data, self._also = read_train_data, also
+        self._read_train_data, self._also, self._teacher = read_train_data, also, teacher
         self._single, self._flip_test = single, flip_test
         self._stage_weights = stage_weights or (1.0,) * config.model.stages
         self._samples, self._shown = ("people", 8) if single else ("samples", 4)  # what they are called, how many are drawn
@@ -107,6 +110,10 @@ class StagedTask(Task):
     @cached_property
     def train_data(self) -> Dataset:  # type: ignore[override]
         return self._read_train_data()
+
+    @cached_property
+    def teacher(self) -> nn.Module | None:
+        return None if self._teacher is None else load_teacher(self._teacher, self.reading)
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""A trained network whose predictions another one learns beside the labels: knowledge distillation (arXiv 1503.02531)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from rpgmt.engine.model_file import load_model, read_reading
+from rpgmt.errors import UserError
+from rpgmt.prediction.meaning import KeypointMaps, Reading
+from rpgmt.rpg.bake import bake
+
+TAUGHT = "taught"
+"""What a batch holds besides its labels while a network is taught: the teacher's `Outputs` for its images."""
+
+
+def load_teacher(path: Path, reading: Reading) -> nn.Module:
+    """The network of a run folder or model file, to be run on the images of another one: baked, and with nothing to train.
+
+    Args:
+        path: run folder or model file.
+        reading: of the network that is taught.
+
+    Raises:
+        UserError: there is no such file, or its key points, their maps or its input are others than those of `reading`.
+    """
+    own, other = _facts(reading), _facts(read_reading(path))
+    for name, value in own.items():
+        if other[name] != value:
+            raise UserError(f"`teacher` is {path}: its {name} is {other[name]}, that of the network to train {value}")
+    return bake(load_model(path)).eval().requires_grad_(False)
+
+
+def _facts(reading: Reading) -> dict[str, str]:
+    """What has to be equal, in words."""
+    maps = reading.heads.get("keypoints")
+    if not isinstance(maps, KeypointMaps):
+        return dict.fromkeys(("input size", "list of key points", "codec", "stride", "sigma", "loss"), "none")
+    return {
+        "input size": "{}×{}".format(*reading.input_size),
+        "list of key points": ", ".join(maps.names),
+        "codec": maps.codec,
+        "stride": str(maps.stride),
+        "sigma": str(maps.sigma),
+        "loss": "cross_entropy" if maps.logits else "mse or ohkm",
+    }
