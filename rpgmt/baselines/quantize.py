@@ -1,4 +1,4 @@
-"""Banks, or the weights of plain layers, in 8 or 4 bits: rounded in the model, packed in a file.
+"""Banks, magnitudes of learned signs, or weights of plain layers in 8 or 4 bits: rounded in the model, packed in a file.
 
 Symmetric and linear: `GROUP` neighbouring entries share a step, and each entry is a whole number of steps,
 
@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from rpgmt.rpg import learned_signs
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.learned_signs import refuse_signed
+from rpgmt.rpg.learned_signs import signed_layers
 from rpgmt.whole_files import write_bytes
 
 BITS = (8, 4)
@@ -32,12 +33,12 @@ _SMALLEST_STEP = torch.finfo(torch.float32).tiny  # below, float32 has fewer dig
 
 
 def quantize(model: nn.Module, bits: int, layers: Sequence[str] = ()) -> int:
-    """Rounds the entries of a model's banks, in place, to what `pack` stores.
+    """Rounds the entries of a model's banks, and the magnitudes of its learned signs, in place, to what `pack` stores.
 
     Everything else keeps its values. To round again changes nothing.
 
     Args:
-        model: A root with banks of float32 or float64, or with layers to round.
+        model: A root with banks of float32 or float64, with layers that learn signs, or with layers to round.
         bits: 8 or 4, of each entry.
         layers: Patterns (as in `fnmatch`) of names of convolutions and linear layers: their own weights are rounded as if they
             were a bank. Weights that layers share are rounded, and stored, once.
@@ -46,14 +47,18 @@ def quantize(model: nn.Module, bits: int, layers: Sequence[str] = ()) -> int:
         Bytes of the file that `pack` writes: entries, steps, fixed parameters, buffers, extra state and header.
 
     Raises:
-        ValueError: The model has no bank and no such layer, what is to be rounded holds a value that is not finite or is of 16
-            bits, or `bits` is neither.
+        ValueError: The model has no bank, no learned signs and no such layer, what is to be rounded holds a value that is not
+            finite or is of 16 bits, or `bits` is neither.
     """
     size = len(_file(model, bits, layers))  # first, since it refuses what cannot be rounded
     with torch.no_grad():
+        signed = signed_layers(model)
         for name, tensor in _to_round(model, layers).items():
-            q, steps = _rounded(tensor, bits, name.removesuffix(".values"))
-            tensor.copy_(_entries(q, steps).view(tensor.shape))
+            entries = _entries(*_rounded(tensor, bits, name.removesuffix(".values")))
+            if layer := signed.get(name.removesuffix(".magnitudes")):
+                layer.weight.copy_(torch.copysign(layer.spread(entries.to(tensor.dtype)), layer.weight))
+            else:
+                tensor.copy_(entries.view(tensor.shape))
     return size
 
 
@@ -61,11 +66,12 @@ def pack(path: Path, model: nn.Module, bits: int, layers: Sequence[str] = ()) ->
     """Writes a model with its banks in `bits` bits, as `quantize` rounds them, to a safetensors file.
 
     A bank's `values`, or a layer's `weight`, become `values.packed`, int8 or two entries a byte of uint8 (the first in the low
-    half, plus 8), and `values.steps`, float32. All other tensors are written as they are, those with several names once.
+    half, plus 8), and `values.steps`, float32; so do `magnitudes`, beside `signs`, of a layer that learns these. All other
+    tensors are written as they are, those with several names once.
 
     Args:
         path: The file.
-        model: A root with banks of float32 or float64, or with layers to round; it is not changed.
+        model: As for `quantize`; it is not changed.
         bits: 8 or 4.
         layers: As for `quantize`.
 
@@ -104,6 +110,9 @@ def unpack(path: Path, model: nn.Module) -> None:
     for name in sorted(own.keys() | saved.keys()):
         if name not in saved or name not in own or own[name].shape != saved[name].shape:
             raise ValueError(f"{path}: `{name}` is not the same in the file and in the model: build the network of the file")
+    for name, layer in signed_layers(model).items():
+        held = {key: saved.pop(f"{name}.{key}") for key in ("magnitudes", "signs")}
+        saved[f"{name}.weight"] = learned_signs.unpack(layer, **held)
     model.load_state_dict(saved, strict=False)  # a tensor with several names has one in the file
 
 
@@ -117,12 +126,12 @@ def _file(model: nn.Module, bits: int, layers: Sequence[str]) -> bytes:
 
 
 def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
-    """What is rounded, by its name in the state dict: the banks' entries, and weights of plain layers, each once."""
-    refuse_signed(model, "rounded")
+    """What is rounded, by its name in the file: entries of banks, magnitudes, and weights of plain layers, each once."""
     found: dict[str, Tensor] = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
+    found |= {f"{name}.magnitudes": layer.magnitudes() for name, layer in signed_layers(model).items()}
     seen: set[int] = set()
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer):
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer | learned_signs.SignedConv2d):
             if any(fnmatchcase(name, pattern) for pattern in layers) and id(layer.weight) not in seen:
                 found[f"{name}.weight"] = layer.weight
             seen.add(id(layer.weight))
@@ -133,13 +142,16 @@ def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict, each tensor under its first name only."""
+    """What a file holds: the state dict, each tensor under its first name only, magnitudes and signs where they are learned."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             tensors[name] = tensor
         seen.add(id(tensor))
+    for name, layer in signed_layers(model).items():
+        del tensors[f"{name}.weight"]
+        tensors |= {f"{name}.{key}": tensor for key, tensor in learned_signs.pack(layer).items()}
     return tensors
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rpgmt import Bank, convert
+from rpgmt import Bank, convert, learn_signs
 from rpgmt.baselines.quantize import GROUP, _halves, _paired, pack, quantize, unpack
 
 
@@ -203,3 +203,28 @@ def test_weights_of_plain_layers_are_rounded_as_a_bank(bits: int, tmp_path: Path
     assert tensors["a.weight.packed"].nbytes == 216 * bits // 8
     with pytest.raises(ValueError, match="the Net has no layer c to quantise"):
         quantize(Net(), 8, ["c"])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_magnitudes_are_rounded_as_a_bank_is_and_signs_kept(tmp_path: Path, bits: int) -> None:
+    torch.manual_seed(0)
+    model, other = (nn.Sequential(nn.Conv2d(8, 32, 3), nn.Conv2d(32, 8, 1)) for _ in range(2))
+    layers = [*learn_signs(model, "25%"), *learn_signs(other, "25%")]
+    bank = network(layers[0].entries)
+    set_values(bank, layers[0].magnitudes())
+    quantize(bank, bits)
+    signs = [torch.signbit(layer.weight) for layer in layers[:2]]
+    written = pack(tmp_path / "packed", model, bits, ["*"])
+    assert written == quantize(model, bits) == (tmp_path / "packed").stat().st_size
+    assert torch.equal(layers[0].magnitudes(), bank.bank.values)
+    assert all(torch.equal(torch.signbit(layer.weight), sign) for layer, sign in zip(layers, signs, strict=False))
+    rounded = copy.deepcopy(model.state_dict())
+    quantize(model, bits)
+    unpack(tmp_path / "packed", other)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, rounded[name])
+        assert torch.equal(tensor, model.state_dict()[name])
+    tensors = load_file(tmp_path / "packed")
+    assert tensors["0.magnitudes.packed"].nbytes == -(-layers[0].entries * bits // 8)
+    assert tensors["0.signs"].nbytes == 8 * 32 * 9 // 8
+    assert "0.weight" not in tensors

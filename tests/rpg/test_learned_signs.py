@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 import rpgmt
 from rpgmt.baselines.pruning import prune_weights
-from rpgmt.baselines.quantize import quantize
 from rpgmt.rpg.learned_signs import SignedConv2d, pack, set_firmness, stored_numbers, unpack
 
 SIZES = ["9%", "25%", "40%", "99%"]
@@ -215,8 +214,6 @@ def test_masks_norms_and_baselines_refuse_free_weights() -> None:
         prune.l1_unstructured(model[0], "weight", 0.5)
     with pytest.raises(ValueError, match="`0` learns its signs and cannot be pruned"):
         prune_weights(model, 100)
-    with pytest.raises(ValueError, match="`0` learns its signs and cannot be rounded"):
-        quantize(model, 8, ["*"])
     assert rpgmt.report(model).signed == 432
     assert "magnitudes and signs, N" in str(rpgmt.report(model))
     assert f"{model[0].entries} magnitudes" in repr(model)

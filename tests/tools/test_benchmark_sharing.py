@@ -57,6 +57,12 @@ def test_all_rows_at_a_size_have_as_many_parameters() -> None:
     }
 
 
+def test_rounded_are_the_rows_that_are_compared_or_else_all_that_can_be() -> None:
+    named, alone = (plan(TINY, kinds, [4], ["50%"])[0] for kinds in (["tied", "narrow", "8bit"], ["8bit"]))
+    assert [row.source for row in named if row.bits] == ["tied-50pc-t4"]
+    assert [row.source for row in alone if row.bits] == ["tied-50pc-t4", "rpg-stage-50pc-t4", "signed-50pc-t4", "none-t4"]
+
+
 def test_what_cannot_be_is_left_out_with_a_line() -> None:
     rows, notes = plan(TINY, ["tied", "rpg-stage"], [2], ["30%"])
     assert [row.name for row in rows] == ["rpg-stage-30pc-t2"]
@@ -176,7 +182,7 @@ def test_rounded_networks_are_measured_and_a_grid_cut_short_says_so(
     assert benchmark.main(["sharing", "report", "--out", str(out)]) == 0
     text = capsys.readouterr().out
     line = next(line for line in text.splitlines() if line.startswith("CUT SHORT: "))
-    assert "rpg-stage-50pc-t2: seed 4; tied-50pc-t2: seeds 3, 4; none-t2: seeds 3, 4;" in line
+    assert "rpg-stage-50pc-t2: seed 4; tied-50pc-t2: seeds 3, 4; signed-50pc-t2: seeds 3, 4; none-t2: seeds 3, 4;" in line
     assert (out / "table.md").read_text().startswith("CUT SHORT: ")
     record = json.loads((out / "benchmark.json").read_text())
     assert record["complete"] is False

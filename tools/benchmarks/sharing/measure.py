@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """Measures one network."""
     parser = cli.Parser(prog="measure.py", description=main.__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a finished run")
-    parser.add_argument("--bits", type=int, choices=[8, 4], help="of its bank or its stages' convolutions")
+    parser.add_argument("--bits", type=int, choices=[8, 4], help="of its bank, magnitudes or stages' convolutions")
     parser.add_argument("--draws", type=int, default=DRAWS, help=f"of the bootstrap over images (default: {DRAWS})")
     arguments = parser.parse_args(argv)
 

@@ -21,8 +21,8 @@ REFERENCES = (TIED, NARROW, NONE)
 NOTES = (
     "Stored numbers are trained ones: bank + fixed (norms, biases, trunk, heads, factors of a low rank); 32 learned signs "
     "count as one. A narrower or wider network has the width whose number is nearest to the generated network's. Bytes are "
-    "of the model file, and of its tensors without their names; of rounded networks, of one whose bank or stages' "
-    "convolutions have so many bits and all else 32. Sharing saves no MACs.",
+    "of the model file, and of its tensors without their names; of rounded networks, of one whose bank, magnitudes "
+    "or stages' convolutions have so many bits and all else 32. Sharing saves no MACs.",
     "Differences are paired by seed: same samples, same order. ± is half of the 95 % interval for other seeds (Student's t of "
     "the differences); in brackets that for other images of the set, with these networks (bootstrap over images, all people of "
     "an image together).",

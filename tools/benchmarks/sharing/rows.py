@@ -33,8 +33,8 @@ BY_SETS = (TIED, "signs", "tied-norms")
 BY_WIDTH = (NARROW, "low-rank", "wide")
 """Those whose width follows from the number of parameters of the generated network."""
 BITS = {"8bit": 8, "4bit": 4}
-QUANTIZED = (TIED, STAGE, NONE)
-"""What is rounded: the bank, or the weights of the stages' convolutions."""
+QUANTIZED = (TIED, STAGE, SIGNED, NONE)
+"""What is rounded: the bank, the magnitudes, or the weights of the stages' convolutions."""
 FIRST = (TIED, STAGE, LAYER, SIGNED, NARROW)
 ROWS = (*FIRST, NONE, RULER, *[kind for kind in SIZED if kind not in FIRST], *BITS)
 """As `--rows` knows them, the decisive ones first: that is the order in which they are trained."""
@@ -100,7 +100,8 @@ def plan(base: ModelConfig, kinds: Sequence[str], stages: Sequence[int], sizes: 
                 for fewer in range(1, count):
                     add(NONE, fewer, None)
             elif kind in BITS:
-                sources = [add(of, count, size) for of in QUANTIZED for size in ((None,) if of == NONE else sizes)]
+                named = [of for of in QUANTIZED if of in kinds] or QUANTIZED
+                sources = [add(of, count, size) for of in named for size in ((None,) if of == NONE else sizes)]
                 for source in [source for source in sources if source]:
                     name = f"{source.name}-{kind}"
                     rows[name] = dataclasses.replace(source, name=name, bits=BITS[kind], source=source.name)
