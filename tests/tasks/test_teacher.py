@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.people_files import write_coco
-from safetensors.torch import load_file
 from torch import Tensor
 
-from rpgmt import cli
 from rpgmt.config import ModelConfig
 from rpgmt.engine.teacher import TAUGHT
 from rpgmt.heads.staged_task import StagedTask
-from rpgmt.synthetic.cache import load
 from tasks.pose import HEAD, Config, DataConfig, build
-from tools import evaluate, train
-
-TINY = ["--channels", "16", "--depth", "2", "--batch-size", "4", "--workers", "0", "--train-images", "8", "--val-images", "6"]
-TINY += ["--warmup-steps", "0", "--device", "cpu", "--precision", "32"]
 
 
 @pytest.fixture(scope="module")
@@ -82,68 +74,6 @@ def test_who_says_what_the_teacher_says_has_nothing_to_learn(people: Path, loss:
     taught = maps(target, 3, seed=1)
     for total, count in task.losses(taught, {**batch, TAUGHT: taught}).values():
         assert abs(float(total)) < 1e-4 * float(count)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    load(folder, count=8, split="train", progress=False)
-    load(folder, count=6, split="val", progress=False)
-    return folder
-
-
-def pose(root: Path, out: Path, *flags: str) -> list[str]:
-    return ["pose", *TINY, "--data-root", str(root), "--out", str(out), *flags]
-
-
-@pytest.fixture(scope="module")
-def teacher(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "teacher"
-    assert train.main(pose(root, out, "--stages", "3", "--sharing", "none", "--epochs", "1")) == 0
-    return out
-
-
-def test_a_taught_run_goes_on_exactly_and_needs_no_teacher_afterwards(
-    root: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    own = tmp_path / "teacher"
-    shutil.copytree(teacher, own)
-    flags = ["--stages", "2", "--sharing", "tied", "--schedule", "constant"]
-    taught = [*flags, "--teacher", str(own)]
-    assert train.main(pose(root, tmp_path / "whole", *taught, "--max-steps", "4")) == 0
-    assert f"teacher: {own}, " in capsys.readouterr().out
-    assert train.main(pose(root, tmp_path / "parts", *taught, "--max-steps", "2")) == 0
-    assert train.main(pose(root, tmp_path / "parts", *taught, "--max-steps", "4", "--resume")) == 0
-    assert train.main(pose(root, tmp_path / "alone", *flags, "--max-steps", "4")) == 0
-    shutil.rmtree(own)
-    assert evaluate.main([str(tmp_path / "whole"), "--data-root", str(root), "--device", "cpu"]) == 0
-    whole, parts, alone = (load_file(tmp_path / run / "model.safetensors") for run in ("whole", "parts", "alone"))
-    assert whole.keys() == parts.keys() == alone.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert not any(torch.equal(whole[name], alone[name]) for name in whole if whole[name].is_floating_point())
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--teacher", "/nowhere"], "/nowhere does not exist"),
-        (["--teacher", "README.md"], "is not a model file"),
-        (["--teacher", "TEACHER", "--input-size", "64,64"], "its input size is 72×96, that of the network to train 64×64"),
-        (["--teacher", "TEACHER", "--sigma", "2"], "its sigma is 1.0, that of the network to train 2.0"),
-        (["--teacher", "TEACHER", "--loss", "mse"], "its loss is cross_entropy, that of the network to train mse or ohkm"),
-        (["--teacher", "TEACHER", "--teacher-weight", "0"], "teacher-weight"),
-    ],
-)
-def test_a_teacher_that_does_not_fit_is_one_line(
-    root: Path, teacher: Path, flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = [str(teacher) if flag == "TEACHER" else flag for flag in flags]
-    out = tmp_path / "run"
-    assert cli.run(train.main, pose(root, out, "--stages", "2", "--sharing", "none", "--max-steps", "1", *flags)) == 2
-    line = capsys.readouterr().err.strip()
-    assert "\n" not in line
-    assert words in line
-    assert not out.exists()
 
 
 def test_a_weight_without_a_teacher_is_told(people: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,42 @@ def test_fine_tuning_starts_from_a_models_weights(run: Path, root: Path, tmp_pat
     assert torch.allclose(first["bank_stage_2.values"], tuned["bank_stage_2.values"], atol=1e-9)
 
 
+def test_a_taught_run_goes_on_exactly_and_needs_no_teacher_afterwards(
+    run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    shutil.copy(run / "model.safetensors", teacher)
+    alone = ["pose", *TINY, "--data-root", str(root), "--sharing", "tied", "--schedule", "constant"]
+    taught = [*alone, "--teacher", str(teacher)]
+    assert train.main([*taught, "--max-steps", "4", "--out", str(tmp_path / "whole")]) == 0
+    assert f"teacher: {teacher}, " in capsys.readouterr().out
+    assert train.main([*taught, "--max-steps", "2", "--out", str(tmp_path / "parts")]) == 0
+    assert train.main([*taught, "--max-steps", "4", "--out", str(tmp_path / "parts"), "--resume"]) == 0
+    assert train.main([*alone, "--max-steps", "4", "--out", str(tmp_path / "alone")]) == 0
+    teacher.unlink()
+    assert evaluate.main([str(tmp_path / "whole"), "--data-root", str(root), "--device", "cpu"]) == 0
+    whole, parts, other = (weights(tmp_path / folder) for folder in ("whole", "parts", "alone"))
+    assert whole.keys() == parts.keys() == other.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not torch.equal(whole["trunk.conv.weight"], other["trunk.conv.weight"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "its input size is 72×96, that of the network to train 64×64"),
+        (["--input-size", "72,96", "--sigma", "2"], "its sigma is 1.0, that of the network to train 2.0"),
+        (["--input-size", "72,96", "--loss", "mse"], "its loss is cross_entropy, that of the network to train mse or ohkm"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_one_line(
+    flags: list[str], words: str, run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["pose", *TINY, "--input-size", "64,64", "--data-root", str(root), "--out", str(tmp_path / "out")]
+    assert words in error_line(train.main, [*arguments, "--teacher", str(run), *flags], capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_summary_counts_a_run_and_a_config_alike(
     run: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +235,8 @@ def test_training_from_written_files_equals_training_from_memory(root: Path, tmp
         (["--rpg-size", "1"], "2 banks need at least 1 parameter each"),
         (["--data", "coco", "--data-root", "/nowhere"], "no such data root"),
         (["--init-from", "/nowhere"], "does not exist"),
+        (["--teacher", "/nowhere"], "/nowhere does not exist"),
+        (["--teacher", "README.md"], "is not a model file"),
         (["--precision", "16"], "a CPU has no mixed precision with float16"),
         (["--init-from", "README.md"], "is not a model file"),
         (["--input-size", "8,8"], "`--input-size` is [8, 8]"),
