@@ -14,7 +14,7 @@ import pytest
 
 from tools.benchmarks.sharing.intervals import closed, difference, exponent, rising, worth
 from tools.benchmarks.sharing.report import Report, at
-from tools.benchmarks.sharing.store import Result, Store, run_name, write_grid
+from tools.benchmarks.sharing.store import Result, Store, StoredRow, run_name, write_grid
 
 # ---- intervals
 
@@ -27,6 +27,10 @@ def result(score: float, draws: Any = (0.0,), seed: int = 0, order: str = "same"
 def row_of(*scores: float, spread: float = 0.0) -> dict[int, Result]:
     """Results of the seeds 0, 1, …; their draws lie around the score."""
     return {seed: result(score, [score - spread, score + spread], seed) for seed, score in enumerate(scores)}
+
+
+ROWS_OF_TWO = {"a": row_of(0.5), "b": row_of(0.4)}
+"""The first seed of each is there."""
 
 
 def test_a_paired_difference_by_hand() -> None:
@@ -65,6 +69,19 @@ def test_an_interval_covers_seeds_and_images() -> None:
     assert (by_seeds.value, by_seeds.low, by_seeds.high) == pytest.approx((1.5, 1.25, 1.75))
     assert by_images is not None
     assert (by_images.value, by_images.low, by_images.high) == pytest.approx((1.5, 1.25, 1.75))
+
+
+def test_what_goes_on_are_the_last_commands_that_ask_for_all_that_is_missing() -> None:
+    rows = {
+        name: StoredRow(name, "none", 4, None, None, 8, 99, [0, 1, 2], {}, results) for name, results in ROWS_OF_TWO.items()
+    }
+    commands = {
+        "a and b": {"a": [0, 1], "b": [0, 1]},
+        "the same with more jobs": {"a": [0, 1], "b": [0, 1]},
+        "what is there": {"a": [0]},
+        "b and more": {"b": [0, 1, 2]},
+    }
+    assert Store(Path("out"), {}, rows, commands).commands_to_go_on() == ["the same with more jobs", "b and more"]
 
 
 def test_a_ruler_that_does_not_rise_says_nothing_of_worth() -> None:

@@ -89,6 +89,7 @@ def write_grid(out: Path, about: Mapping[str, Any], rows: Mapping[str, Mapping[s
     with_more = {name for name, row in rows.items() if name in before and set(row["rates"]) > set(before[name]["rates"])}
     commands = {words: asked for words, asked in found.get("commands", {}).items() if not with_more & set(asked)}
     if command:
+        commands.pop(command, None)  # it becomes the last one
         commands[command] = {name: row["seeds"] for name, row in rows.items()}
     merged = {**before}
     for name, row in rows.items():
@@ -183,12 +184,15 @@ class Store:
         return cls(out, about, {name: _read_row(out, about, name, entries) for name in entries}, commands)
 
     def commands_to_go_on(self) -> list[str]:
-        """Those that asked for a network which is not there yet."""
-        return [
-            command
-            for command, networks in self.commands.items()
-            if any(set(seeds) & set(self.rows[name].missing) for name, seeds in networks.items())
-        ]
+        """Of those that asked for a network which is not there yet, the last that together ask for all of them."""
+        kept: list[str] = []
+        covered: set[tuple[str, int]] = set()
+        for command, networks in reversed(list(self.commands.items())):
+            wanted = {(name, seed) for name, seeds in networks.items() for seed in seeds if seed in self.rows[name].missing}
+            if wanted - covered:
+                kept.append(command)
+                covered |= wanted
+        return kept[::-1]
 
 
 def _read_row(out: Path, about: Mapping[str, Any], name: str, entries: Mapping[str, Mapping[str, Any]]) -> StoredRow:
