@@ -50,7 +50,7 @@ def draw(report: Report, path: Path) -> None:
         plot.set_xlabel(label)
         plot.xaxis.set_major_formatter(EngFormatter(sep=""))
         plot.xaxis.set_major_locator(MaxNLocator(5))
-    for row in [row for row in report.rows if row.bits is None and len(row.results) == len(row.seeds)]:
+    for row in [row for row in report.rows if row.bits is None]:
         _by_stage(report, row, plots[3])
         _by_epoch(row, plots[4])
     plots[3].set_xlabel("stage")
