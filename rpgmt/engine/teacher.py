@@ -26,17 +26,21 @@ def load_teacher(path: Path, reading: Reading) -> nn.Module:
         UserError: there is no such file, or its key points, their maps or its input are others than those of `reading`.
     """
     own, other = _facts(reading), _facts(read_reading(path))
+    if not other:
+        raise UserError(f"`teacher` is {path}: it predicts no key points; give a network that does")
     for name, value in own.items():
         if other[name] != value:
-            raise UserError(f"`teacher` is {path}: its {name} is {other[name]}, that of the network to train {value}")
+            raise UserError(
+                f"`teacher` is {path}: its {name} is {other[name]}, that of the network to train {value}: give one that fits"
+            )
     return bake(load_model(path)).eval().requires_grad_(False)
 
 
 def _facts(reading: Reading) -> dict[str, str]:
-    """What has to be equal, in words."""
+    """What has to be equal, in words; nothing where no key points are predicted."""
     maps = reading.heads.get("keypoints")
     if not isinstance(maps, KeypointMaps):
-        return dict.fromkeys(("input size", "list of key points", "codec", "stride", "sigma", "loss"), "none")
+        return {}
     return {
         "input size": "{}×{}".format(*reading.input_size),
         "list of key points": ", ".join(maps.names),

@@ -10,9 +10,14 @@ import torch
 from helpers.people_files import write_coco
 from torch import Tensor
 
-from rpgmt.config import ModelConfig
-from rpgmt.engine.teacher import TAUGHT
+from rpgmt import models
+from rpgmt.config import ModelConfig, to_dict
+from rpgmt.data.dense.label_maps import LabelMap
+from rpgmt.engine.model_file import save_model
+from rpgmt.engine.teacher import TAUGHT, load_teacher
+from rpgmt.errors import UserError
 from rpgmt.heads.staged_task import StagedTask
+from rpgmt.prediction.meaning import PixelMap, Reading
 from tasks.pose import HEAD, Config, DataConfig, build
 
 
@@ -74,6 +79,15 @@ def test_who_says_what_the_teacher_says_has_nothing_to_learn(people: Path, loss:
     taught = maps(target, 3, seed=1)
     for total, count in task.losses(taught, {**batch, TAUGHT: taught}).values():
         assert abs(float(total)) < 1e-4 * float(count)
+
+
+def test_a_network_without_key_points_teaches_none(people: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(task_of(people, "cross_entropy", 0.5).config.model, heads={"depth": 1})
+    depth = PixelMap(label=LabelMap(kind="depth"))
+    reading = Reading(input_size=(64, 64), cut="images", padding=1.0, heads={"depth": depth})
+    save_model(tmp_path / "model.safetensors", models.build(config), {"model": to_dict(config)}, reading)
+    with pytest.raises(UserError, match="it predicts no key points"):
+        load_teacher(tmp_path, task_of(people, "cross_entropy", 0.5).reading)
 
 
 def test_a_weight_without_a_teacher_is_told(people: Path) -> None:
