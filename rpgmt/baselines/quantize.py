@@ -20,9 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from rpgmt.rpg import learned_signs
 from rpgmt.rpg.layers import GeneratedLayer, banks_of
-from rpgmt.rpg.learned_signs import signed_layers
+from rpgmt.rpg.learned_signs import SignedConv2d, signed_layers, stored_state, unpack_state
 from rpgmt.whole_files import write_bytes
 
 BITS = (8, 4)
@@ -100,7 +99,7 @@ def unpack(path: Path, model: nn.Module) -> None:
         raise ValueError(f"{path} is not a quantised model ({error}): give a file that `pack` wrote") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: give a file that `pack` wrote")
-    own = _state(model)
+    own = stored_state(model)
     for key, tensor in own.items():
         if f"{key}.packed" in saved:
             packed, steps = saved.pop(f"{key}.packed"), saved.pop(f"{key}.steps")
@@ -110,14 +109,12 @@ def unpack(path: Path, model: nn.Module) -> None:
     for name in sorted(own.keys() | saved.keys()):
         if name not in saved or name not in own or own[name].shape != saved[name].shape:
             raise ValueError(f"{path}: `{name}` is not the same in the file and in the model: build the network of the file")
-    for name, layer in signed_layers(model).items():
-        held = {key: saved.pop(f"{name}.{key}") for key in ("magnitudes", "signs")}
-        saved[f"{name}.weight"] = learned_signs.unpack(layer, **held)
+    unpack_state(saved, signed_layers(model))
     model.load_state_dict(saved, strict=False)  # a tensor with several names has one in the file
 
 
 def _file(model: nn.Module, bits: int, layers: Sequence[str]) -> bytes:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _state(model).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_state(model).items()}
     for key in _to_round(model, layers):
         q, steps = _rounded(tensors.pop(key), bits, key.removesuffix(".values"))
         tensors[f"{key}.packed"] = q if bits == 8 else _paired(q)
@@ -131,7 +128,7 @@ def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     found |= {f"{name}.magnitudes": layer.magnitudes() for name, layer in signed_layers(model).items()}
     seen: set[int] = set()
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer | learned_signs.SignedConv2d):
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer | SignedConv2d):
             if any(fnmatchcase(name, pattern) for pattern in layers) and id(layer.weight) not in seen:
                 found[f"{name}.weight"] = layer.weight
             seen.add(id(layer.weight))
@@ -139,20 +136,6 @@ def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
         what = f"layer {', '.join(layers)}" if layers else "bank"
         raise ValueError(f"the {type(model).__name__} has no {what} to quantise: convert it first, or name its layers")
     return found
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """What a file holds: the state dict, each tensor under its first name only, magnitudes and signs where they are learned."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            tensors[name] = tensor
-        seen.add(id(tensor))
-    for name, layer in signed_layers(model).items():
-        del tensors[f"{name}.weight"]
-        tensors |= {f"{name}.{key}": tensor for key, tensor in learned_signs.pack(layer).items()}
-    return tensors
 
 
 def _rounded(values: Tensor, bits: int, name: str) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from rpgmt.models.classifier import Classifier
 from rpgmt.models.refinement import Refinement
 from rpgmt.prediction.meaning import Reading
 from rpgmt.rpg.bank import Bank
-from rpgmt.rpg.learned_signs import pack, signed_layers, unpack
+from rpgmt.rpg.learned_signs import signed_layers, stored_state, unpack_state
 from rpgmt.whole_files import write_bytes
 
 FORMAT = "rpgmt-1"
@@ -75,7 +75,7 @@ def model_bytes(model: nn.Module, config: Mapping[str, Any], reading: Reading | 
     }
     if reading is not None:
         metadata["reading"] = reading.to_json()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _once(model).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_state(model).items()}
     metadata["digest"] = _digest(metadata, tensors)
     data: bytes = save(tensors, metadata)
     return _in_order(data)
@@ -139,7 +139,7 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
     """
     file = model_path(path, weights)
     _metadata(file)  # says so where this is no model file
-    own, saved, kept = _once(model), _read(file), []
+    own, saved, kept = stored_state(model), _read(file), []
     signed = signed_layers(model)
     if heads_may_differ:  # a training starts here, and may start with the weights of plain layers
         for prefix in [prefix for prefix in signed if f"{prefix}.weight" in saved]:
@@ -158,8 +158,7 @@ def load_weights(model: nn.Module, path: Path | str, *, weights: Weights = "last
         if name in own:
             kept.append(name)
     try:
-        for prefix, layer in signed.items():
-            saved[f"{prefix}.weight"] = unpack(layer, saved.pop(f"{prefix}.magnitudes"), saved.pop(f"{prefix}.signs"))
+        unpack_state(saved, signed)
         model.load_state_dict(saved, strict=False)  # what is shared has one name here and several there
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
@@ -320,19 +319,3 @@ def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Of the tensors, from the header alone."""
     with safe_open(file, "pt") as handle:
         return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - not a mapping
-
-
-def _once(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict as a file holds it: shared tensors under their first name only, learned signs as bits."""
-    seen: set[tuple[int, Any]] = set()
-    tensors: dict[str, Tensor] = {}
-    state = model.state_dict()
-    for prefix, layer in signed_layers(model).items():
-        del state[f"{prefix}.weight"]
-        state |= {f"{prefix}.{name}": tensor for name, tensor in pack(layer).items()}
-    for name, tensor in state.items():
-        key = (tensor.data_ptr(), tensor.shape)
-        if key not in seen or not tensor.numel():
-            tensors[name] = tensor
-        seen.add(key)
-    return tensors

@@ -19,7 +19,7 @@ while training goes on. In evaluation mode it is 1: what is measured is what a f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -199,6 +199,36 @@ def stored_numbers(layer: SignedConv2d) -> int:
 
 
 # ---- in a file
+
+
+def stored_state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state dict as files hold it: shared tensors under their first name only, learned signs as `pack` makes them."""
+    state = model.state_dict()
+    for prefix, layer in signed_layers(model).items():
+        del state[f"{prefix}.weight"]
+        state |= {f"{prefix}.{name}": tensor for name, tensor in pack(layer).items()}
+    seen: set[tuple[int, Any]] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in seen or not tensor.numel():
+            tensors[name] = tensor
+        seen.add(key)
+    return tensors
+
+
+def unpack_state(state: dict[str, Tensor], layers: Mapping[str, SignedConv2d]) -> None:
+    """Puts the weights of layers in the place of what `stored_state` made of them.
+
+    Args:
+        state: What `stored_state` made; it is changed.
+        layers: By name, those whose magnitudes and signs it holds.
+
+    Raises:
+        ValueError: As of `unpack`.
+    """
+    for name, layer in layers.items():
+        state[f"{name}.weight"] = unpack(layer, state.pop(f"{name}.magnitudes"), state.pop(f"{name}.signs"))
 
 
 def pack(layer: SignedConv2d) -> dict[str, Tensor]:
