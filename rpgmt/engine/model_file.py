@@ -103,7 +103,11 @@ def load_model(path: Path | str, weights: Weights = "last") -> Refinement | Clas
     file = model_path(path, weights)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`size` is ")  # what `convert` remarks on a bank's size was said when it was trained
-        model = build(_network(file))
+        network = _network(file)
+        try:
+            model = build(network)
+        except UserError as error:
+            raise UserError(f"{file}, its header: {error}") from None
     load_weights(model, file)
     return model.eval()
 

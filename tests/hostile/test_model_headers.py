@@ -61,6 +61,7 @@ HEADERS = {
     "no heads": (of_model(heads=None), "`heads` is null"),
     "bank": (of_model(rpg_size="2000M"), "a bank of 2,000,000,000, and the file has"),
     "bank in percent": (of_model(rpg_size="9999999999%"), "2\\*\\*31|a bank of"),
+    "bank below one number a stage": (of_model(rpg_size="1"), "its header: .* banks need at least 1 parameter each"),
     "input": (of_model(input_size=[10**9, 10**9]), "`input_size` is .* at most 8192"),
     "no mapping": (lambda config: config.update(model=[1]), "has no config of a model in its header"),
     "unknown": (of_model(command="rm -r"), "its header: `command` is not a key"),
