@@ -76,7 +76,7 @@ def main(argv: list[str], prog: str = "train.py") -> int:
             print(f"trunk: weights from {source}")
     if task.teacher is not None and first:
         numbers = sum(parameter.numel() for parameter in task.teacher.parameters())
-        print(f"teacher: {config.teacher}, {numbers:,} parameters")
+        print(f"teacher: {config.teacher}, of {numbers:,} weights, generated ones among them")
     counts = count(task.model, config.model.input_size)
     if first:
         print_table(counts_table(counts, f"{name}, {config.model.title}"))

@@ -46,8 +46,8 @@ def quantize(model: nn.Module, bits: int, layers: Sequence[str] = ()) -> int:
         Bytes of the file that `pack` writes: entries, steps, fixed parameters, buffers, extra state and header.
 
     Raises:
-        ValueError: The model has no bank, no learned signs and no such layer, what is to be rounded holds a value that is not
-            finite or is of 16 bits, or `bits` is neither.
+        ValueError: The model has no bank, no learned signs and no such layer, a pattern matches none, what is to be rounded
+            holds a value that is not finite or is of 16 bits, or `bits` is neither.
     """
     size = len(_file(model, bits, layers))  # first, since it refuses what cannot be rounded
     with torch.no_grad():
@@ -102,9 +102,10 @@ def unpack(path: Path, model: nn.Module) -> None:
     own = stored_state(model)
     for key, tensor in own.items():
         if f"{key}.packed" in saved:
-            packed, steps = saved.pop(f"{key}.packed"), saved.pop(f"{key}.steps")
+            packed, steps = saved.pop(f"{key}.packed"), saved.pop(f"{key}.steps", torch.empty(0))
             single, size = packed.dtype == torch.int8, tensor.numel()
-            if len(packed) == (size if single else -(-size // 2)):
+            whole = packed.shape == (size if single else -(-size // 2),) and steps.shape == (-(-size // GROUP),)
+            if whole and steps.dtype == torch.float32 and steps.isfinite().all():
                 saved[key] = _entries(packed if single else _halves(packed)[:size], steps).view(tensor.shape)
     for name in sorted(own.keys() | saved.keys()):
         if name not in saved or name not in own or own[name].shape != saved[name].shape:
@@ -127,13 +128,18 @@ def _to_round(model: nn.Module, layers: Sequence[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {f"{name}.values" if name else "values": bank.values for name, bank in banks_of(model).items()}
     found |= {f"{name}.magnitudes": layer.magnitudes() for name, layer in signed_layers(model).items()}
     seen: set[int] = set()
+    unmatched = set(layers)
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear) and not isinstance(layer, GeneratedLayer | SignedConv2d):
-            if any(fnmatchcase(name, pattern) for pattern in layers) and id(layer.weight) not in seen:
+        if not isinstance(layer, nn.Conv2d | nn.Linear | GeneratedLayer):
+            continue
+        matching = {pattern for pattern in layers if fnmatchcase(name, pattern)}
+        unmatched -= matching
+        if not isinstance(layer, GeneratedLayer | SignedConv2d):  # of which bank and magnitudes are rounded anyway
+            if matching and id(layer.weight) not in seen:
                 found[f"{name}.weight"] = layer.weight
             seen.add(id(layer.weight))
-    if not found:
-        what = f"layer {', '.join(layers)}" if layers else "bank"
+    if unmatched or not found:
+        what = f"layer {', '.join(sorted(unmatched))}" if unmatched else "bank"
         raise ValueError(f"the {type(model).__name__} has no {what} to quantise: convert it first, or name its layers")
     return found
 

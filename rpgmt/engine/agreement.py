@@ -74,6 +74,7 @@ def facts(task: Task, config: DataclassInstance) -> Facts:
         if isinstance(module, Bank):
             version, seed, number, checksum = module.get_extra_state()[:4].tolist()
             found[f"placement of {name}"] = f"version {version}, seed {seed}, bank {number}, checksum {checksum}"
+    found |= {f"digest of `{name}`": value for name, value in task.fingerprints.items()}
     for name, data in (("training data", task.train_data), ("validation data", task.val_data)):
         found[name] = f"{len(data)} samples, {digest(data)}"
     return found

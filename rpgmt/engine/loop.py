@@ -96,7 +96,7 @@ def fit(
         training = Training(task, config, fabric, balancer, folder, summary or {}, command)
         place = f"batch {training.loader.batch} of {training.loader.stop}"
         check_agreement(task, config, fabric.device, place)
-        if training.finished:
+        if training.finished and training.standing.due is None:
             training.say(run_folder.finished_line(folder, train, whole=training.loader.batch % train.accumulate == 0))
             if first and not run_folder.is_drawn(folder):
                 tell("measuring the model once more, for the pictures that are missing")
@@ -157,6 +157,8 @@ class Training:
         if self.checkpoint and "stale" not in self.checkpoint:
             self.plan = self.plan.as_configured(train)
         self.standing = Standing.of(self.checkpoint)
+        if self.checkpoint and self.finished and self.standing.due is None and not folder.model.is_file():
+            self.standing.due = {}  # it was left early and is to be no longer: what it ends with is yet to be measured
         self.validation: Validation | None = None  # the last one; in the first process
         self.between_steps = False  # all state belongs together
 

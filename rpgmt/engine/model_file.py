@@ -207,6 +207,17 @@ def read_reading(path: Path | str, weights: Weights = "last") -> Reading:
     return reading
 
 
+def fingerprint(path: Path | str) -> str:
+    """SHA-256 of what the model file of a run folder, or a model file, holds; copies have the same.
+
+    Raises:
+        UserError: There is no such file, or it is not a model file.
+    """
+    file = model_path(path)
+    metadata = _metadata(file)
+    return metadata.get("digest") or _digest(metadata, _read(file))
+
+
 def check_same_names(file: Path, reading: Reading | None, data: str) -> None:
     """Raise UserError where key points or classes stand in another order in data than in a model.
 

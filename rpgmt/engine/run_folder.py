@@ -49,9 +49,10 @@ MAY_CHANGE = {
     "val_every",
     *("out", "resume", "init_from", "trunk_weights", "workers", "device", "compile", "channels_last"),
     "rpg_regenerate",
-    *("root", "skeleton", "keypoints", "class_names"),
+    *("root", "teacher", "skeleton", "keypoints", "class_names"),
 }
-"""Fields of a config that a resumed run may give another value than the run had; the rest makes the run what it is."""
+"""Fields of a config that a resumed run may give another value than the run had; the rest makes the run what it is. Where files
+lie may change, what they hold may not (`check_same_data`)."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +219,14 @@ def check_same_data(folder: RunFolder, task: Task, checkpoint: Mapping[str, Any]
 
     if folder.best_model.is_file():  # tells what the names were; config.yaml has their number
         check_same_names(folder.best_model, task.reading, task.metric_label)
+    known, given = checkpoint.get("fingerprints", task.fingerprints), task.fingerprints
+    for name in sorted(known.keys() | given.keys()):
+        if known.get(name) != given.get(name):
+            raise UserError(
+                f"`{name}`: the file is not the one that the run in {folder.path} began with (digest "
+                f"{given.get(name, 'none')[:12]}, not {known.get(name, 'none')[:12]}): give that one, or start again with "
+                "another --out"
+            )
     before, now = checkpoint.get("samples"), len(task.train_data)
     if before not in (None, now):
         raise UserError(

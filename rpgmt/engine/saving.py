@@ -67,6 +67,7 @@ class Saver:
         if self._first:
             standing, place = dataclasses.asdict(self._standing), self._loader.state_dict()
             own = {"loader": place, "samples": len(self._loader.dataset), "seconds": self.seconds()}
+            own["fingerprints"] = dict(self._step.task.fingerprints)
             save_checkpoint(path, {**states(self._step), **standing, **own})
         self.saved = time.monotonic()
 
@@ -89,6 +90,7 @@ class Saver:
             **self._standing.results(step.task.monitor),
             **summary,
             "seed": step.train.seed,
+            **({"fingerprints": fingerprints} if (fingerprints := dict(step.task.fingerprints)) else {}),
             "hardware": hardware(fabric.device, fabric.world_size),
             "steps": done,
             "ended": ended,

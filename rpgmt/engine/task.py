@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -83,6 +84,11 @@ class Task(abc.ABC):
     def teacher(self) -> nn.Module | None:
         """A trained network, whose outputs training adds to each batch, see `rpgmt.engine.teacher`; by default none."""
         return None
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Files that training depends on beside its data: digests of what they hold, by the config's field; by default none."""
+        return {}
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from rpgmt.config import BalanceConfig
 from rpgmt.data.images import normalize
 from rpgmt.data.regions import WHOLE_IMAGES, Regions
 from rpgmt.engine.task import SCORE, Batch, Dataset, Outputs, Task, TaskConfig
-from rpgmt.engine.teacher import load_teacher
+from rpgmt.engine.teacher import fingerprint_of_teacher, load_teacher
 from rpgmt.errors import UserError
 from rpgmt.heads.head import Head
 from rpgmt.prediction.meaning import Reading
@@ -114,6 +114,10 @@ class StagedTask(Task):
     @cached_property
     def teacher(self) -> nn.Module | None:
         return None if self._teacher is None else load_teacher(self._teacher, self.reading)
+
+    @cached_property  # as the file was when it was read
+    def fingerprints(self) -> Mapping[str, str]:
+        return {} if self._teacher is None else {"teacher": fingerprint_of_teacher(self._teacher)}
 
     @property
     def details(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ while training goes on. In evaluation mode it is 1: what is measured is what a f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -142,6 +143,7 @@ def learn_signs(
     Raises:
         ValueError: There is no such layer, a pattern matches nothing, or the size leaves no magnitude for each layer beside the
             signs.
+        UserWarning: There are more numbers than weights.
     """
     chosen = [layer for layer in choose_layers(model, include, exclude)[0].values() if type(layer) is nn.Conv2d]
     if not chosen:
@@ -149,6 +151,8 @@ def learn_signs(
     weights = [layer.weight.numel() for layer in chosen]
     total = parse_size(size, sum(weights))
     if total >= sum(weights):
+        if total > sum(weights):
+            warnings.warn(f"`size` is {size}: the layers have {sum(weights)} weights, so none is shared", stacklevel=2)
         return []
     signs = sum(map(numbers_of_signs, weights))
     if total - signs < len(chosen):

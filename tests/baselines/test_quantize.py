@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rpgmt import Bank, convert, learn_signs
-from rpgmt.baselines.quantize import GROUP, _halves, _paired, pack, quantize, unpack
+from rpgmt.baselines.quantize import FORMAT, GROUP, _halves, _paired, pack, quantize, unpack
 
 
 class Net(nn.Module):
@@ -150,6 +150,26 @@ def test_values_that_are_not_finite_are_refused_before_anything_changes(value: f
     with pytest.raises(ValueError, match="`bank_b` holds a value that is not a finite float32: it cannot be quantised"):
         quantize(model, 8)
     assert torch.equal(model.bank_a.values, before)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("damage", ["no steps", "few steps", "steps of no value", "two dimensions"])
+def test_a_damaged_file_is_refused(tmp_path: Path, bits: int, damage: str) -> None:
+    path = tmp_path / "packed"
+    pack(path, network(), bits)
+    tensors = load_file(path)
+    packed, steps = "bank.values.packed", "bank.values.steps"
+    if damage == "no steps":
+        del tensors[steps]
+    elif damage == "few steps":
+        tensors[steps] = tensors[steps][:-1].clone()
+    elif damage == "steps of no value":
+        tensors[steps][0] = torch.nan
+    else:
+        tensors[packed] = tensors[packed][:, None].clone()
+    save_file(tensors, path, {"format": FORMAT})
+    with pytest.raises(ValueError, match=r"`bank\.values` is not the same in the file and in the model"):
+        unpack(path, network())
 
 
 def test_other_errors(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import multiprocessing
 import os
 import signal
@@ -298,6 +299,26 @@ def test_finished_means_that_the_results_are_there(tmp_path: Path, monkeypatch: 
     fit(Toy(), config(out, ema=0.9, resume=True))
     fit(Toy(), config(tmp_path / "whole", ema=0.9))
     assert_same_end(out, tmp_path / "whole")
+
+
+def test_no_longer_than_it_was_when_it_was_killed(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    task = Toy()
+    task.hook = at(PER_EPOCH + 2, lambda: send(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        fit(task, config(out, **BASE))
+    for file in ("model.safetensors", "metrics.json"):  # a kill would not have written them
+        (out / file).unlink()
+    task = Toy()
+    fit(task, config(out, resume=True, epochs=1, **BASE))
+    assert task.batches == 0
+    saved = load_checkpoint(out / "checkpoints" / "last.ckpt")["model"]
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in load_file(out / "model.safetensors").items())
+    assert json.loads((out / "metrics.json").read_text())["ended"]["by"] == "length"
+    assert task.drawn
+    with (out / "metrics.csv").open() as table:
+        steps = [row["step"] for row in csv.DictReader(table)]
+    assert steps == [str(PER_EPOCH), str(PER_EPOCH + 3)]
 
 
 def test_longer_than_planned(tmp_path: Path) -> None:

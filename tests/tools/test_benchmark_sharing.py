@@ -16,11 +16,13 @@ import pytest
 
 from rpgmt import cli
 from rpgmt.config import ModelConfig
+from rpgmt.errors import UserError
 from rpgmt.models.width import generated_weights, trainable
 from tasks import multitask, pose
 from tools import benchmark, train
 from tools.benchmarks.sharing import measure, read_grid, samples
 from tools.benchmarks.sharing.grid import Measurement
+from tools.benchmarks.sharing.report import Report
 from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
 from tools.benchmarks.sharing.store import Store, choose_rate, run_name
 
@@ -279,6 +281,32 @@ def test_rates_may_be_added_and_all_are_compared(compared: list[str], tmp_path: 
     assert stored["rows"]["rpg-stage-50pc-t2"]["rates"] == [0.001, 0.01, 0.1]
 
 
+def test_a_teacher_is_read_before_anything_is_made_and_stays_the_same(
+    compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Path(compared[compared.index("--out") + 1])
+    one, other = (runs / f"rpg-stage-50pc-t2-lr{rate}-seed3" / "model.safetensors" for rate in ("0.001", "0.01"))
+    teacher = tmp_path / "teacher.safetensors"
+
+    def taught(*flags: str) -> list[str]:
+        own = ["--out", str(tmp_path / "taught"), "--rows", "none", "--teacher", str(teacher)]
+        return [*compared, *own, *flags]
+
+    with pytest.raises(UserError, match=r"`teacher` is .*teacher\.safetensors does not exist"):
+        read_grid(taught(), "sharing")
+    assert not (tmp_path / "taught").exists()
+
+    shutil.copy(one, teacher)
+    read_grid(taught("--out", str(tmp_path / "more"), "--hold-out", "0.5"), "sharing")
+    assert "note: `teacher` was trained with hold_out 0.2, these are with 0.5" in capsys.readouterr().out
+    read_grid(taught("--teacher-weight", "0.25"), "sharing")
+    assert "note: `teacher`" not in capsys.readouterr().out
+    assert Report(Store.read(tmp_path / "taught")).label().endswith(f"samples, taught by {teacher} (0.25)")
+    shutil.copy(other, teacher)
+    with pytest.raises(UserError, match="`teacher`: another network taught those in"):
+        read_grid(taught("--teacher-weight", "0.25"), "sharing")
+
+
 def test_a_folder_has_one_number_of_draws(compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     argv = copied(compared, out, "grid.json")
@@ -371,6 +399,7 @@ class Guess:
         (["pose", "--rows", "tyed"], "`--rows` is 'tyed': did you mean `tied`?"),
         (["pose", "--rates", "0.1,x"], "`--rates` is '0.1,x': give different learning rates"),
         (["pose", "--sizes", "25%,a"], "`--sizes` is 'a': not a size"),
+        (["pose", "--resume"], "`--resume`: the same command goes on with what is there"),
         (["pose", "--draws", "1"], "`--draws` is 1: give at least 2"),
         (["pose", "--max-steps", "3"], "`--max-steps` and `--patience` end runs early"),
         (["multitask", "--stop-after", "1"], "`--stop-after` is 1: all stages are compared"),

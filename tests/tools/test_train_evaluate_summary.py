@@ -151,14 +151,23 @@ def test_a_taught_run_goes_on_exactly_and_needs_no_teacher_afterwards(
     assert train.main([*taught, "--max-steps", "4", "--out", str(tmp_path / "whole")]) == 0
     assert f"teacher: {teacher}, " in capsys.readouterr().out
     assert train.main([*taught, "--max-steps", "2", "--out", str(tmp_path / "parts")]) == 0
-    assert train.main([*taught, "--max-steps", "4", "--out", str(tmp_path / "parts"), "--resume"]) == 0
+    longer = ["pose", "--resume", "--max-steps", "4", "--out", str(tmp_path / "parts")]
+    moved = teacher.rename(tmp_path / "moved.safetensors")
+    assert f"`teacher` is {teacher}: {teacher} does not exist" in error_line(train.main, longer, capsys)
+    shutil.copy(tmp_path / "whole" / "model.safetensors", teacher)
+    assert "`teacher`: the file is not the one that the run in" in error_line(train.main, longer, capsys)
+    assert train.main([*longer, "--teacher", str(moved)]) == 0
     assert train.main([*alone, "--max-steps", "4", "--out", str(tmp_path / "alone")]) == 0
     teacher.unlink()
+    moved.unlink()
     assert evaluate.main([str(tmp_path / "whole"), "--data-root", str(root), "--device", "cpu"]) == 0
     whole, parts, other = (weights(tmp_path / folder) for folder in ("whole", "parts", "alone"))
     assert whole.keys() == parts.keys() == other.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not torch.equal(whole["trunk.conv.weight"], other["trunk.conv.weight"])
+    of_runs = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("whole", "parts", "alone")]
+    assert of_runs[0]["fingerprints"] == of_runs[1]["fingerprints"]
+    assert "fingerprints" not in of_runs[2]
 
 
 @pytest.mark.parametrize(

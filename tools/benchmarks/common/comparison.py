@@ -80,8 +80,10 @@ def read_comparison(arguments: Namespace, config: Any, rows: Sequence[str], out:
         out: the folder, if the config has none.
 
     Raises:
-        UserError: a flag has no such value, or the folder is that of one run.
+        UserError: a flag has no such value or no meaning here, or the folder is that of one run.
     """
+    if config.train.resume:
+        raise UserError("`--resume`: the same command goes on with what is there; leave it out")
     seeds = [config.train.seed]
     if arguments.seeds:
         seeds = read_numbers("--seeds", arguments.seeds, "whole numbers, e.g. 0,1,2")

@@ -129,8 +129,12 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     task = module.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none", parameters=None)))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=task.config.model.heads))
     rows, notes = plan(config.model, asked.rows, stages, sizes)
+    _check_teacher(task, config)
     given = {"--rates": arguments.rates, "--tuning-seed": arguments.tuning_seed, "--tuning-epochs": arguments.tuning_epochs}
     before = read_grid_file(asked.out)
+    fingerprints = dict(task.fingerprints)
+    if before["rows"] and before.get("fingerprints", fingerprints) != fingerprints:
+        raise UserError(f"`teacher`: another network taught those in {asked.out}: give that one, or another --out")
     stored = stored_tunings(before)
     tunings = {
         row.name: tuning.kept(name, stored[name], given, asked.out) if (name := row.source or row.name) in stored else tuning
@@ -157,6 +161,7 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     about = {"task": argv[0], "monitor": task.monitor, "chosen_by": task.metric_label, "measured_on": final.metric_label}
     about |= {"epochs": config.train.epochs, "steps": steps[config.train.epochs], "batch_size": config.train.batch_size}
     about |= {"train_samples": samples[0], "val_samples": samples[1], "draws": draws, "config": to_dict(config)}
+    about |= {"fingerprints": fingerprints}
     entries = {
         row.name: {
             **{key: getattr(row, key) for key in ("kind", "stages", "size", "bits", "source", "channels", "parameters")},
@@ -169,6 +174,21 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     }
     write_grid(asked.out, about, entries, shlex.join([*prog.split(), *argv]))
     return grid
+
+
+def _check_teacher(task: Any, config: Any) -> None:
+    """Raises UserError where a teacher does not fit, before anything is made; a note where it may have seen held-out images."""
+    from rpgmt.engine.model_file import read_config
+
+    if task.teacher is None:
+        return
+    held_out = read_config(config.teacher).get("data", {}).get("hold_out", 0.0)
+    if held_out != config.data.hold_out:
+        print(
+            f"note: `teacher` was trained with hold_out {held_out}, these are with {config.data.hold_out}: it may have learned "
+            "the images by which rates are chosen",
+            flush=True,
+        )
 
 
 def _sizes(text: str) -> list[str]:

@@ -82,7 +82,9 @@ class Report:
 
     def label(self) -> str:
         about = self.store.about
-        return f"{about['measured_on']}, {about['epochs']} epochs of {about['train_samples']:,} samples"
+        config = about["config"]
+        taught = f", taught by {config['teacher']} ({config['teacher_weight']:g})" if config.get("teacher") else ""
+        return f"{about['measured_on']}, {about['epochs']} epochs of {about['train_samples']:,} samples{taught}"
 
     def grids(self) -> list[Grid]:
         """Accuracy, cost, differences, worth, by stage, course of training, choice of the rates."""
