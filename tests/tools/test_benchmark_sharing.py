@@ -23,7 +23,7 @@ from tools import benchmark, train
 from tools.benchmarks.sharing import measure, read_grid, samples
 from tools.benchmarks.sharing.grid import Measurement
 from tools.benchmarks.sharing.report import Report
-from tools.benchmarks.sharing.rows import BITS, QUANTIZED, ROWS, plan
+from tools.benchmarks.sharing.rows import BITS, ROWS, plan
 from tools.benchmarks.sharing.store import Store, choose_rate, run_name
 
 TINY = ModelConfig(stages=2, channels=8, depth=1, heads={"keypoints": 17}, input_size=(32, 32))
@@ -55,13 +55,17 @@ def test_all_rows_at_a_size_have_as_many_parameters() -> None:
     assert by_name["wide-50pc-t4"].model.stages == 1
     assert [row.model.stages for row in rows if row.kind == "none" and not row.bits] == [4, 1, 2, 3]
     assert {(row.source, row.bits) for row in rows if row.bits} == {
-        (f"{kind}{'' if kind == 'none' else '-50pc'}-t4", bits) for kind in QUANTIZED for bits in BITS.values()
+        (source, bits)
+        for source in ("tied-50pc-t4", "rpg-stage-50pc-t4", "signed-50pc-t4", *(f"none-t{stages}" for stages in (1, 2, 3, 4)))
+        for bits in BITS.values()
     }
 
 
 def test_rounded_are_the_rows_that_are_compared_or_else_all_that_can_be() -> None:
-    named, alone = (plan(TINY, kinds, [4], ["50%"])[0] for kinds in (["tied", "narrow", "8bit"], ["8bit"]))
+    asked = (["tied", "narrow", "8bit"], ["8bit"], ["ruler", "8bit"])
+    named, alone, ruler = (plan(TINY, kinds, [4], ["50%"])[0] for kinds in asked)
     assert [row.source for row in named if row.bits] == ["tied-50pc-t4"]
+    assert [row.source for row in ruler if row.bits] == ["none-t1", "none-t2", "none-t3"]
     assert [row.source for row in alone if row.bits] == ["tied-50pc-t4", "rpg-stage-50pc-t4", "signed-50pc-t4", "none-t4"]
 
 

@@ -151,7 +151,7 @@ def stored(tmp_path: Path) -> Path:
     row = {"kind": "none", "stages": 2, "size": None, "bits": None, "source": None, "channels": 8, "parameters": 100}
     tuned = {"rates": [0.1, 0.2], "tuning_seed": 0, "tuning_epochs": 2}
     rows = {"tied-50pc-t2": {**row, "kind": "tied", "size": "50%"}, "none-t2": row, "none-t1": {**row, "stages": 1}}
-    about = {"task": "pose", "monitor": "AP", "epochs": 2, "train_samples": 40, "measured_on": "made up"}
+    about = {"task": "pose", "monitor": "AP", "epochs": 2, "train_samples": 40, "measured_on": "made up", "config": {}}
     for name, of_row in rows.items():
         write_grid(tmp_path, about, {name: {**of_row, **tuned, "seeds": [0, 1]}})
     for seed in (0, 1):

@@ -92,22 +92,23 @@ def plan(base: ModelConfig, kinds: Sequence[str], stages: Sequence[int], sizes: 
             return None
         return rows.setdefault(row.name, row)
 
+    def networks(kind: str, count: int) -> list[Row]:
+        """Of a kind, one at each size; of the ruler, those of fewer stages."""
+        if kind == RULER:
+            found = [add(NONE, fewer, None) for fewer in range(1, count)]
+        else:
+            found = [add(kind, count, size) for size in ((None,) if kind == NONE else sizes)]
+        return [row for row in found if row]
+
     for kind in [kind for kind in ROWS if kind in kinds]:
         for count in stages:
-            if kind == NONE:
-                add(NONE, count, None)
-            elif kind == RULER:
-                for fewer in range(1, count):
-                    add(NONE, fewer, None)
-            elif kind in BITS:
-                named = [of for of in QUANTIZED if of in kinds] or QUANTIZED
-                sources = [add(of, count, size) for of in named for size in ((None,) if of == NONE else sizes)]
-                for source in [source for source in sources if source]:
-                    name = f"{source.name}-{kind}"
-                    rows[name] = dataclasses.replace(source, name=name, bits=BITS[kind], source=source.name)
-            else:
-                for size in sizes:
-                    add(kind, count, size)
+            if kind not in BITS:
+                networks(kind, count)
+                continue
+            named = [of for of in (*QUANTIZED, RULER) if of in kinds] or QUANTIZED
+            for source in [row for of in named for row in networks(of, count)]:
+                name = f"{source.name}-{kind}"
+                rows[name] = dataclasses.replace(source, name=name, bits=BITS[kind], source=source.name)
     if not rows:
         raise UserError(f"`--rows` is {','.join(kinds)}: {notes[0] if notes else 'nothing is left to compare'}")
     return list(rows.values()), list(dict.fromkeys(notes))
