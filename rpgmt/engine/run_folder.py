@@ -208,12 +208,13 @@ def check_same_run(folder: RunFolder, config: DataclassInstance) -> None:
 
 
 def check_same_data(folder: RunFolder, task: Task, checkpoint: Mapping[str, Any]) -> None:
-    """Raise UserError where a run would go on with other data than it began with, as far as names and numbers tell.
+    """Raise UserError where a run would go on with another teacher than it began with, or with other data, as far as names and
+    numbers tell.
 
     Args:
         folder: of the run.
         task: what is trained now.
-        checkpoint: the run's; one of before has no number of samples.
+        checkpoint: the run's; one of before has no number of samples and no fingerprints.
     """
     from rpgmt.engine.model_file import check_same_names
 

@@ -129,12 +129,9 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     task = module.build(dataclasses.replace(config, model=dataclasses.replace(config.model, sharing="none", parameters=None)))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, heads=task.config.model.heads))
     rows, notes = plan(config.model, asked.rows, stages, sizes)
-    _check_teacher(task, config)
     given = {"--rates": arguments.rates, "--tuning-seed": arguments.tuning_seed, "--tuning-epochs": arguments.tuning_epochs}
     before = read_grid_file(asked.out)
-    fingerprints = dict(task.fingerprints)
-    if before["rows"] and before.get("fingerprints", fingerprints) != fingerprints:
-        raise UserError(f"`teacher`: another network taught those in {asked.out}: give that one, or another --out")
+    _check_teacher(task, config, asked.out, before)
     stored = stored_tunings(before)
     tunings = {
         row.name: tuning.kept(name, stored[name], given, asked.out) if (name := row.source or row.name) in stored else tuning
@@ -161,7 +158,7 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     about = {"task": argv[0], "monitor": task.monitor, "chosen_by": task.metric_label, "measured_on": final.metric_label}
     about |= {"epochs": config.train.epochs, "steps": steps[config.train.epochs], "batch_size": config.train.batch_size}
     about |= {"train_samples": samples[0], "val_samples": samples[1], "draws": draws, "config": to_dict(config)}
-    about |= {"fingerprints": fingerprints}
+    about |= {"fingerprints": dict(task.fingerprints)}
     entries = {
         row.name: {
             **{key: getattr(row, key) for key in ("kind", "stages", "size", "bits", "source", "channels", "parameters")},
@@ -176,10 +173,12 @@ def _grid(argv: Sequence[str], prog: str, arguments: Namespace, config: Any, mod
     return grid
 
 
-def _check_teacher(task: Any, config: Any) -> None:
-    """Raises UserError where a teacher does not fit, before anything is made; a note where it may have seen held-out images."""
+def _check_teacher(task: Any, config: Any, out: Path, before: dict[str, Any]) -> None:
+    """Raises UserError where a teacher does not fit or is another one than before; a note where it may know held-out images."""
     from rpgmt.engine.model_file import read_config
 
+    if before["rows"] and before.get("fingerprints", task.fingerprints) != task.fingerprints:
+        raise UserError(f"`teacher`: another network taught those in {out}: give that one, or another --out")
     if task.teacher is None:
         return
     held_out = read_config(config.teacher).get("data", {}).get("hold_out", 0.0)
