@@ -103,10 +103,14 @@ class Backend(NamedTuple):
         return sum(storages.values())
 
 
+AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+"""Devices that know it. Asked once: the compiler of torch 2.11 cannot read the question, and would cut every forward in two."""
+
+
 def weight_type(values: Tensor) -> torch.dtype:
     """The type in which layers use their weights now, made from a bank of `values`: autocast's, where that is on."""
     dtype, kind = values.dtype, values.device.type
-    if dtype != torch.float64 and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if dtype != torch.float64 and kind in AUTOCAST and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
     return dtype
 

@@ -345,10 +345,10 @@ def test_a_wrong_length_is_an_error(call: object, words: str) -> None:
 # ---- limits
 
 
-@triton.jit
-def _entry_kernel(entries, positions, runs, a, b, reciprocal, shift, key0, key1, key2, key3, lap, COUNT: tl.constexpr):
+@kernels.jit
+def _entry_kernel(entries, positions, runs, a, b, reciprocal, shift, key0, key1, key2, key3, first_lap, COUNT: tl.constexpr):
     i = tl.arange(0, COUNT)
-    runs, lap = runs.to(tl.uint32), lap.to(tl.uint32)
+    runs, lap = runs.to(tl.uint32), first_lap.to(tl.uint32)
     sides = (runs, a.to(tl.uint32), b.to(tl.uint32), reciprocal.to(tl.uint32), shift.to(tl.uint32))
     keys = (
         kernels._key(key0, lap),
