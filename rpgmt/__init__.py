@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rpgmt.rpg.convert import convert
     from rpgmt.rpg.kept_weights import defer_gradients
     from rpgmt.rpg.layers import RPGConv2d, RPGConvTranspose2d, RPGLinear
-    from rpgmt.rpg.learned_signs import learn_signs, set_firmness
+    from rpgmt.rpg.learned_signs import learn_signs, made_together, set_firmness
     from rpgmt.rpg.optim import parameter_groups
     from rpgmt.rpg.report import report
 
@@ -28,6 +28,7 @@ __all__ = [
     "defer_gradients",
     "learn_signs",
     "load",
+    "made_together",
     "parameter_groups",
     "report",
     "set_firmness",
@@ -44,6 +45,7 @@ _HOMES = {
     "defer_gradients": "rpgmt.rpg.kept_weights:defer_gradients",
     "learn_signs": "rpgmt.rpg.learned_signs:learn_signs",
     "load": "rpgmt.engine.model_file:load_model",
+    "made_together": "rpgmt.rpg.learned_signs:made_together",
     "parameter_groups": "rpgmt.rpg.optim:parameter_groups",
     "report": "rpgmt.rpg.report:report",
     "set_firmness": "rpgmt.rpg.learned_signs:set_firmness",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ from rpgmt.engine.optimizer import make_optimizer
 from rpgmt.engine.task import Batch, Task
 from rpgmt.engine.teacher import TAUGHT
 from rpgmt.rpg.kept_weights import defer_gradients
-from rpgmt.rpg.learned_signs import FIRM_FROM, set_firmness, signed_layers
+from rpgmt.rpg.learned_signs import FIRM_FROM, made_together, set_firmness, signed_layers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -101,7 +101,8 @@ class TrainingStep:
         self._batches.append((number, batch, place))
         with self._together(last):
             with self.fabric.autocast():
-                losses = self._losses(self.network, batch)
+                with self._signs():
+                    losses = self._losses(self.network, batch)
                 own, report = joint_losses(losses, stop())
                 loss = self.balancer(list(losses), own, report) / self.train.accumulate
             self._names = list(losses)
@@ -189,6 +190,10 @@ class TrainingStep:
             return math.isfinite(largest([gradient for gradient in gradients if gradient is not None]))
 
         return [name for name in self._names if not is_finite(name)]
+
+    def _signs(self) -> AbstractContextManager[None]:
+        """Layers that learn signs, made at once; a compiler makes kernels of its own of them."""
+        return nullcontext() if self.train.compile else made_together(self._signed)
 
     @contextmanager
     def _together(self, last: bool) -> Iterator[None]:

@@ -20,7 +20,8 @@ while training goes on. In evaluation mode it is 1: what is measured is what a f
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from rpgmt.rpg.bake import ComputedLayer
 from rpgmt.rpg.choice import choose_layers
 from rpgmt.rpg.differentiable import transforms_are_active
+from rpgmt.rpg.generate import weight_type
 from rpgmt.rpg.size import parse_size, split
 
 FREE_UNTIL, FIRM_FROM = 0.1, 0.6
@@ -46,12 +48,16 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         weight: The free weights that are trained; see the module's text.
         entries: n, how many magnitudes there are.
         firmness: () from 0, where the free weights are used, to 1, where those that a file holds are.
+        made: The weights in use, with their gradient's way, while `made_together` has made them.
     """
 
     entries: int
     firmness: Tensor
+    made: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.made is not None:
+            return self._conv_forward(x, self.made, self.bias)
         used = self._between(self.firmness if self.training else None)
         return self._conv_forward(x, _StraightThrough.apply(self.weight, used), self.bias)
 
@@ -73,11 +79,6 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
     def _between(self, firmness: Tensor | None) -> Tensor:
         """The weights between free and shared ones; None: the shared ones."""
         free = self.weight.detach()
-        if free.is_cuda and not torch.compiler.is_compiling() and not transforms_are_active():
-            from rpgmt.rpg.backends import signs_kernel  # Triton takes a while to import
-
-            if signs_kernel.usable(free, self.entries):
-                return signs_kernel.used_weight(free, self.entries, firmness)
         shared = torch.copysign(self.spread(self.magnitudes()), free)
         return shared if firmness is None else shared.lerp_(free, (1 - firmness).to(free.dtype))
 
@@ -103,6 +104,32 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         self.__class__ = nn.Conv2d  # type: ignore[assignment]
 
 
+@contextmanager
+def made_together(layers: Sequence[SignedConv2d]) -> Iterator[None]:
+    """While it lasts, layers in training use weights that one kernel makes of all of them, at its beginning, on a GPU.
+
+    Enter it for each forward pass, under autocast if that is used; weights and firmness must not change before it ends. Where
+    no kernel serves the layers, as on a CPU, each makes its own as ever: the result is the same.
+
+    Args:
+        layers: What `learn_signs` returned; they are not compiled.
+    """
+    free, entries = [layer.weight for layer in layers], [layer.entries for layer in layers]
+    together = bool(layers) and free[0].is_cuda and not transforms_are_active()
+    if together:
+        from rpgmt.rpg.backends import signs_kernel  # Triton takes a while to import
+
+        together = signs_kernel.usable(free, entries)
+    made = _MadeTogether.apply([layer.firmness for layer in layers], entries, *free) if together else [None] * len(layers)
+    for layer, weight in zip(layers, made, strict=True):
+        layer.made = weight
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.made = None
+
+
 class _StraightThrough(torch.autograd.Function):
     """Other weights in the place of the free ones, which get their gradient."""
 
@@ -119,6 +146,20 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+class _MadeTogether(torch.autograd.Function):
+    """The same for many layers at once: weights as one kernel makes them."""
+
+    @staticmethod
+    def forward(ctx: Any, firmness: Sequence[Tensor], entries: Sequence[int], *free: Tensor) -> tuple[Tensor, ...]:
+        from rpgmt.rpg.backends import signs_kernel
+
+        return tuple(signs_kernel.used_weights(free, entries, firmness, weight_type(free[0])))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *gradients
 
 
 def learn_signs(
@@ -181,9 +222,9 @@ def set_firmness(layers: Iterable[SignedConv2d], progress: float) -> None:
         layers: What `learn_signs` returned.
         progress: Which part of the training is over, from 0 to 1.
     """
-    firmness = min(1.0, max(0.0, (progress - FREE_UNTIL) / (FIRM_FROM - FREE_UNTIL)))
-    for layer in layers:
-        layer.firmness.fill_(firmness)
+    if buffers := [layer.firmness for layer in layers]:
+        torch._foreach_zero_(buffers)  # in one call each: a GPU is soon done with a number, and there are many
+        torch._foreach_add_(buffers, min(1.0, max(0.0, (progress - FREE_UNTIL) / (FIRM_FROM - FREE_UNTIL))))
 
 
 def refuse_signed(model: nn.Module, what: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -11,48 +13,130 @@ from torch import Tensor, nn
 pytest.importorskip("triton")
 
 import rpgmt
+from rpgmt.rpg import learned_signs
 from rpgmt.rpg.backends import fused, signs_kernel
 from rpgmt.rpg.learned_signs import SignedConv2d
 
 DEVICE = torch.device(os.environ.get("RPGMT_TEST_DEVICE", "cpu"))
 
 
-def layer_of(size: str, kernel: int = 3, memory_format: torch.memory_format = torch.contiguous_format) -> SignedConv2d:
+def layers_of(*sizes: tuple[int, int, int, str]) -> list[SignedConv2d]:
+    """Layers of (outputs, inputs, kernel, size), on the device, their memory formats in turn."""
     torch.manual_seed(0)
-    layer = rpgmt.learn_signs(nn.Sequential(nn.Conv2d(6, 16, kernel)), size)[0]
-    with torch.no_grad():
-        layer.weight.view(-1)[:3] = torch.tensor([-0.0, 0.0, -1e-30])
-    return layer.to(memory_format=memory_format)
+    layers = []
+    for place, (outputs, inputs, kernel, size) in enumerate(sizes):
+        (layer,) = rpgmt.learn_signs(nn.Sequential(nn.Conv2d(inputs, outputs, kernel)), size)
+        with torch.no_grad():
+            layer.weight.view(-1)[:3] = torch.tensor([-0.0, 0.0, -1e-30])
+        layers.append(layer.to(DEVICE, memory_format=torch.channels_last if place % 2 else torch.contiguous_format))
+    return layers
 
 
-def made(layer: SignedConv2d, firmness: Tensor | None) -> Tensor:
-    on_device = None if firmness is None else firmness.to(DEVICE)
-    return signs_kernel.used_weight(layer.weight.detach().to(DEVICE), layer.entries, on_device).cpu()
+def make(layers: list[SignedConv2d], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    free, entries = [layer.weight.detach() for layer in layers], [layer.entries for layer in layers]
+    assert signs_kernel.usable(free, entries)
+    return signs_kernel.used_weights(free, entries, [layer.firmness for layer in layers], dtype)
 
 
-@pytest.mark.parametrize("size", ["8%", "25%", "40%", "99%"])
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_the_kernel_makes_what_the_operations_make(size: str, kernel: int, memory_format: torch.memory_format) -> None:
-    layer = layer_of(size, kernel, memory_format)
-    assert signs_kernel.usable(layer.weight.to(DEVICE), layer.entries)
-    shared = layer.shared_weight()
-    weight = made(layer, None)
-    assert torch.equal(weight, shared)
-    assert torch.equal(torch.signbit(weight), torch.signbit(shared))  # also of zeros
-    assert weight.stride() == layer.weight.stride()
-    assert torch.equal(made(layer, torch.tensor(1.0)), shared)
-    assert torch.equal(made(layer, torch.tensor(0.0)), layer.weight)
-    for firmness in (0.3, 0.5, 0.8):
-        between = shared.lerp(layer.weight.detach(), 1 - firmness)
-        torch.testing.assert_close(made(layer, torch.tensor(firmness)), between, rtol=1e-6, atol=1e-9)
+def mixed() -> list[SignedConv2d]:
+    kernels = [(16, 6, 3, "8%"), (16, 6, 1, "25%"), (16, 6, 3, "40%"), (16, 6, 3, "99%"), (5, 7, 1, "25%"), (7, 5, 3, "25%")]
+    return layers_of(*kernels, (32, 16, 3, "25%"), *kernels)
+
+
+@pytest.mark.parametrize("count", [1, 2, 13])
+def test_the_kernel_makes_what_the_operations_make(count: int) -> None:
+    layers = mixed()[-count:]
+    for layer, weight in zip(layers, make(layers), strict=True):
+        shared = layer.shared_weight()
+        assert torch.equal(weight, shared)
+        assert torch.equal(torch.signbit(weight), torch.signbit(shared))  # also of zeros
+        assert weight.stride() == layer.weight.stride()
+        assert weight.storage_offset() % 16 == 0
+    for firmness in (0.0, 0.3, 0.8):
+        for layer in layers:
+            layer.firmness.fill_(firmness)
+        for layer, weight in zip(layers, make(layers), strict=True):
+            between = layer.shared_weight().lerp(layer.weight.detach(), 1 - firmness)
+            torch.testing.assert_close(weight, between, rtol=1e-6, atol=1e-9)
+            assert firmness or torch.equal(weight, layer.weight)
+
+
+def test_each_layer_has_its_own_firmness() -> None:
+    free, firm = layers = layers_of((16, 6, 3, "25%"), (16, 6, 3, "25%"))
+    free.firmness.fill_(0.0)
+    first, second = make(layers)
+    assert torch.equal(first, free.weight)
+    assert torch.equal(second, firm.shared_weight())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_are_rounded_once(dtype: torch.dtype) -> None:
+    layers = mixed()
+    for low, full in zip(make(layers, dtype), make(layers), strict=True):
+        if DEVICE.type == "cpu" and dtype == torch.bfloat16:  # which the interpreter cuts off
+            torch.testing.assert_close(low.float(), full, rtol=2**-7, atol=0.0)
+        else:
+            assert torch.equal(low, full.to(dtype))
+
+
+def test_the_gradient_of_weights_that_are_made_together_goes_to_the_free_ones() -> None:
+    layers = mixed()[:4]
+    firmness, entries = [layer.firmness for layer in layers], [layer.entries for layer in layers]
+    made = learned_signs._MadeTogether.apply(firmness, entries, *[layer.weight for layer in layers])
+    gradients = [torch.randn_like(weight) for weight in made[:3]]
+    torch.autograd.backward(made[:3], gradients)  # the last is not used
+    for layer, gradient in zip(layers[:3], gradients, strict=True):
+        assert torch.equal(layer.weight.grad, gradient)
+    assert not layers[3].weight.grad.any()
+
+
+@contextmanager
+def interpreted(layers: list[SignedConv2d]) -> Iterator[None]:
+    """`made_together` where it leaves layers to themselves, on a CPU, for there the kernel would be slow."""
+    firmness, entries = [layer.firmness for layer in layers], [layer.entries for layer in layers]
+    made = learned_signs._MadeTogether.apply(firmness, entries, *[layer.weight for layer in layers])
+    for layer, weight in zip(layers, made, strict=True):
+        layer.made = weight
+    yield
+    for layer in layers:
+        layer.made = None
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_forward_with_weights_made_together_is_the_layers_own(autocast: bool) -> None:
+    model = nn.Sequential(*layers_of((8, 6, 3, "25%"), (8, 8, 3, "40%"), (4, 8, 1, "25%"))).train()
+    layers, x = list(model), torch.randn(2, 6, 9, 9, device=DEVICE)
+    rpgmt.set_firmness(layers, 0.3)
+    found = []
+    for together in (nullcontext(), rpgmt.made_together(layers), interpreted(layers)):
+        model.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast), together:
+            outputs = model(x)
+        outputs.float().square().sum().backward()
+        found.append([outputs.detach(), *[layer.weight.grad.clone() for layer in layers]])
+    tolerance = {"rtol": 5e-2, "atol": 5e-2} if autocast else {"rtol": 1e-5, "atol": 1e-6}
+    for own, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(other, own, **tolerance)
+
+
+def test_weights_that_were_made_together_are_gone_after_an_error() -> None:
+    layers = layers_of((8, 6, 3, "25%"))
+
+    def fail() -> None:
+        with rpgmt.made_together(layers):
+            assert (layers[0].made is not None) == (DEVICE.type == "cuda")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert layers[0].made is None
 
 
 def test_what_the_kernel_cannot_make_is_left_to_the_operations() -> None:
     weight = torch.randn(16, 6, 3, 3, device=DEVICE)
-    assert signs_kernel.usable(weight, 216)
-    assert not signs_kernel.usable(weight.double(), 216)
-    assert not signs_kernel.usable(weight.bfloat16(), 216)
-    assert not signs_kernel.usable(weight, 13)  # more laps than a program should make alone
-    assert not signs_kernel.usable(weight.transpose(0, 1), 216)
+    assert signs_kernel.usable([weight], [216])
+    for other in (weight.double(), weight.bfloat16(), weight.transpose(0, 1), weight.to("meta")):
+        assert not signs_kernel.usable([weight, other], [216, 216])
+    assert not signs_kernel.usable([weight], [13])  # more laps than a program should make alone
     assert not fused.usable(torch.device("meta"))

@@ -28,7 +28,7 @@ except ImportError:  # there is none for macOS and Windows
 _NUMBERS = [
     *("segments", "generated", "first_lap", "laps", "laps_per_group", "programs_per_lap", "chunks", "groups"),
     *("size", "block", "missing", "runs", "a", "b", "reciprocal", "shift", "key0", "key1", "key2", "key3", "key4"),
-    *("entries", "weights", "inputs"),
+    "layers",
 ]
 
 

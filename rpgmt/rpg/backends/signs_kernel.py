@@ -1,9 +1,15 @@
-"""Weights with learned signs as one Triton kernel a layer: what a GPU runs in place of the operations of `learned_signs.py`."""
+"""Weights with learned signs as one Triton kernel for all layers: what a GPU runs for the operations of `learned_signs.py`.
+
+Layers are small: to start a kernel for each takes a host longer than a GPU takes to run it (RESULTS.md, "Time of a training
+step").
+"""
 
 # Kernels are written in Triton's dialect, whose values have no Python types.
 # mypy: disallow-untyped-defs=False
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,78 +19,92 @@ from rpgmt.rpg.backends.kernels import jit, tl, triton
 
 _TILE = 128  # magnitudes of a program, which is one warp
 _LAPS = 64  # at most: a program adds the uses of an entry one after the other
+_ALIGNED = 16  # weights: a layer's begin at a multiple of so many, as tensors of their own would
 
 
-def usable(free: Tensor, entries: int) -> bool:
-    """Whether the kernel makes these weights; see `fused.usable` for the devices."""
-    return (
-        free.dtype == torch.float32
-        and free.numel() <= min(_LAPS * entries, 2**31 - 1)
-        and (free.is_contiguous() or free.is_contiguous(memory_format=torch.channels_last))
-        and fused.usable(free.device)
+def usable(free: Sequence[Tensor], entries: Sequence[int]) -> bool:
+    """Whether the kernel makes these layers' weights; see `fused.usable` for the devices."""
+    return fused.usable(free[0].device) and all(
+        weight.device == free[0].device
+        and weight.dtype == torch.float32
+        and weight.numel() <= min(_LAPS * count, 2**31 - 1)
+        and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+        for weight, count in zip(free, entries, strict=True)
     )
 
 
-def used_weight(free: Tensor, entries: int, firmness: Tensor | None) -> Tensor:
-    """The weights between free and shared ones.
+def used_weights(
+    free: Sequence[Tensor], entries: Sequence[int], firmness: Sequence[Tensor], dtype: torch.dtype
+) -> list[Tensor]:
+    """The weights between free and shared ones, of many layers.
 
     Args:
-        free: (outputs, inputs, height, width) float32, without gradient.
-        entries: n, how many magnitudes there are.
-        firmness: (), from 0 for the free weights to 1; None is 1.
+        free: (outputs, inputs, height, width) float32 of each layer, without gradient, all on one device.
+        entries: n, how many magnitudes each layer has.
+        firmness: (), from 0 for the free weights to 1, of each layer.
+        dtype: Of the weights that are made.
 
     Returns:
-        As large, and in the same memory format.
+        As large, and in the same memory formats; all are parts of one tensor.
     """
-    used = torch.empty_like(free)
-    places = 1 if free.is_contiguous() else free[0, 0].numel()
-    with fused.on(free.device):
-        used_weight_kernel[(triton.cdiv(entries, _TILE),)](
-            free,
-            used,
-            firmness,
-            entries,
-            free.numel(),
-            triton.cdiv(free.numel(), entries),
-            free.shape[1],
-            PLACES=places,
-            FIRM=firmness is None,
-            TILE=_TILE,
-            **fused.OPTIONS,
+    rows, offsets, programs, length = [], [], 0, 0
+    for weight, count, own in zip(free, entries, firmness, strict=True):
+        size, places = weight.numel(), 1 if weight.is_contiguous() else weight[0, 0].numel()
+        rows.append([programs, weight.data_ptr(), own.data_ptr(), length, count, size, weight.shape[1], places])
+        offsets.append(length)
+        programs += triton.cdiv(count, _TILE)
+        length += triton.cdiv(size, _ALIGNED) * _ALIGNED
+    device = free[0].device
+    # From pinned memory, so that the host does not wait for what the device has in its queue.
+    table = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+    flat = torch.empty(length, dtype=dtype, device=device)
+    with fused.on(device):
+        used_weights_kernel[(programs,)](
+            table, flat, len(rows), STEPS=len(rows).bit_length(), NUMBERS=len(rows[0]), TILE=_TILE, **fused.OPTIONS
         )
-    return used
+    return [flat.as_strided(weight.shape, weight.stride(), at) for weight, at in zip(free, offsets, strict=True)]
 
 
 @jit
-def _address(t, inputs, PLACES: tl.constexpr):
+def _address(t, inputs, places):
     """Where weight t of the order (output, input, place) lies; channels last, memory has (output, place, input)."""
-    if PLACES == 1:
-        return t
-    row, place = t // PLACES, t % PLACES
-    return (row // inputs * PLACES + place) * inputs + row % inputs
+    row, place = t // places, t % places
+    return (row // inputs * places + place) * inputs + row % inputs
 
 
 @jit
-def used_weight_kernel(
-    free, used, firmness, entries, weights, laps, inputs, PLACES: tl.constexpr, FIRM: tl.constexpr, TILE: tl.constexpr
-):  # fmt: skip
-    """A program makes the uses of TILE magnitudes, of which there are up to one a lap."""
-    entry = tl.program_id(0) * TILE + tl.arange(0, TILE)
+def used_weights_kernel(table, flat, layers, STEPS: tl.constexpr, NUMBERS: tl.constexpr, TILE: tl.constexpr):
+    """A program makes the uses of TILE magnitudes of one layer, of which there are up to one a lap.
+
+    `table` has a row of NUMBERS for each layer, see `used_weights`; a program's is the last that begins no later than it does.
+    """
+    program, layer, end = tl.program_id(0), 0, layers
+    for _ in range(STEPS):
+        middle = (layer + end) // 2
+        begun = tl.load(table + middle * NUMBERS) <= program
+        layer, end = tl.where(begun, middle, layer), tl.where(begun, end, middle)
+    row = table + layer * NUMBERS
+    free = tl.load(row + 1).to(tl.pointer_type(tl.float32))
+    part = 1.0 - tl.load(tl.load(row + 2).to(tl.pointer_type(tl.float32)))
+    used = flat + tl.load(row + 3)
+    entries, weights = tl.load(row + 4).to(tl.int32), tl.load(row + 5).to(tl.int32)
+    inputs, places = tl.load(row + 6).to(tl.int32), tl.load(row + 7).to(tl.int32)
+    laps = (weights + entries - 1) // entries
+    entry = (program - tl.load(row).to(tl.int32)) * TILE + tl.arange(0, TILE)
     total = tl.zeros([TILE], tl.float64)
     uses = tl.zeros([TILE], tl.float64)
     for lap in range(laps):
         t = lap * entries + entry
         inside = (entry < entries) & (t < weights)
-        total += tl.abs(tl.load(free + _address(t, inputs, PLACES), mask=inside, other=0.0)).to(tl.float64)
+        total += tl.abs(tl.load(free + _address(t, inputs, places), mask=inside, other=0.0)).to(tl.float64)
         uses += inside.to(tl.float64)
     magnitude = (total / tl.maximum(uses, 1.0)).to(tl.float32)
-    part = 0.0 if FIRM else 1.0 - tl.load(firmness)
     for lap in range(laps):
         t = lap * entries + entry
         inside = (entry < entries) & (t < weights)
-        at = _address(t, inputs, PLACES)
+        at = _address(t, inputs, places)
         weight = tl.load(free + at, mask=inside, other=0.0)
         shared = tl.where(weight.to(tl.int32, bitcast=True) < 0, -magnitude, magnitude)
-        if not FIRM:  # from the nearer end, so that both ends are met exactly
-            shared = tl.where(part < 0.5, shared + part * (weight - shared), weight - (1.0 - part) * (weight - shared))
-        tl.store(used + at, shared, mask=inside)
+        # From the nearer end, so that both ends are met exactly.
+        between = tl.where(part < 0.5, shared + part * (weight - shared), weight - (1.0 - part) * (weight - shared))
+        tl.store(used + at, tl.where(part == 0.0, shared, between), mask=inside)
