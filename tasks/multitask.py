@@ -7,6 +7,7 @@ predictions to the next stage. Accuracy is measured for every task and stage, po
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
@@ -154,6 +155,8 @@ def read(config: Config, *, training: bool = False) -> Data:
     """
     if SCORE in (config.model.heads or ()):
         raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
+    for line in config.model.without_effect():
+        warnings.warn(f"without effect: {line}", stacklevel=2)
     found = Data(config)
     _ = (found.val, found.train) if training else found.val
     return found

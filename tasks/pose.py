@@ -171,7 +171,7 @@ class Config:
             "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
             "`teacher_weight` without teacher": self.teacher_weight != Config.teacher_weight and self.teacher is None,
         }
-        return [line for line, unused in lines.items() if unused]
+        return self.model.without_effect() + [line for line, unused in lines.items() if unused]
 
 
 class Data:

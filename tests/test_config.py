@@ -573,3 +573,19 @@ def test_files_that_are_missing_or_empty(tmp_path: Path) -> None:
 def test_configs_do_not_import_torch() -> None:
     code = "import sys, rpgmt.config, rpgmt.cli, rpgmt.visualize; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({"rpg_scope": "layer", "rpg_block": 2, "tied_sets": 1}, []),
+        ({"sharing": "tied", "tied_sets": 2, "rpg_size": "50%"}, []),
+        ({"sharing": "low_rank", "rank": 2}, []),
+        ({"sharing": "signed", "rpg_scope": "layer"}, ["`rpg_scope`, which is of banks, with sharing signed"]),
+        ({"sharing": "none", "rpg_regenerate": True}, ["`rpg_regenerate`, which is of banks, with sharing none"]),
+        ({"tied_sets": 2}, ["`tied_sets`, of stages that are copies, with sharing rpg"]),
+        ({"sharing": "tied", "rank": 2}, ["`rank` with sharing tied"]),
+    ],
+)
+def test_what_a_kind_of_sharing_does_not_use_is_told(changes: dict[str, Any], lines: list[str]) -> None:
+    assert ModelConfig(**changes).without_effect() == lines

@@ -132,6 +132,20 @@ class ModelConfig(RPGConfig):
         """The config to build where there are no data to decide on the heads: with COCO's 17 key points."""
         return self if self.heads is not None else dataclasses.replace(self, heads={"keypoints": 17})
 
+    def without_effect(self) -> list[str]:
+        """What is set and has no effect, a line each; a preset's `rpg_size` is set for all kinds of sharing."""
+        of_banks = [
+            f"`{name}`, which is of banks, with sharing {self.sharing}"
+            for name in ("rpg_scope", "rpg_block", "rpg_seed", "rpg_gradient", "rpg_regenerate")
+            if self.sharing != "rpg" and getattr(self, name) != getattr(ModelConfig, name)
+        ]
+        lines = {
+            f"`tied_sets`, of stages that are copies, with sharing {self.sharing}": self.tied_sets != ModelConfig.tied_sets
+            and self.sharing not in ("tied", "tied_norms", "low_rank"),
+            f"`rank` with sharing {self.sharing}": self.rank != ModelConfig.rank and self.sharing != "low_rank",
+        }
+        return of_banks + [line for line, unused in lines.items() if unused]
+
     @property
     def title(self) -> str:
         """What tables call the network."""
