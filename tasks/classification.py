@@ -7,6 +7,7 @@ files by the loader's workers. Accuracy is top-1 and top-5.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
@@ -141,6 +142,8 @@ def read(config: Config, *, training: bool = False) -> Data:
     Raises:
         UserError: the files are missing or wrong, or have other classes than the network.
     """
+    for line in config.model.without_effect() if training else []:
+        warnings.warn(f"without effect: {line}", stacklevel=2)
     found = Data(config)
     _ = (found.train, found.val) if training else found.val
     return found

@@ -155,7 +155,7 @@ def read(config: Config, *, training: bool = False) -> Data:
     """
     if SCORE in (config.model.heads or ()):
         raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
-    for line in config.model.without_effect():
+    for line in config.model.without_effect() if training else []:
         warnings.warn(f"without effect: {line}", stacklevel=2)
     found = Data(config)
     _ = (found.val, found.train) if training else found.val

@@ -171,7 +171,7 @@ class Config:
             "`hard_keypoints` without loss ohkm": self.hard_keypoints != Config.hard_keypoints and self.loss != "ohkm",
             "`teacher_weight` without teacher": self.teacher_weight != Config.teacher_weight and self.teacher is None,
         }
-        return self.model.without_effect() + [line for line, unused in lines.items() if unused]
+        return [line for line, unused in lines.items() if unused]
 
 
 class Data:
@@ -222,7 +222,7 @@ def read(config: Config, *, training: bool = False) -> Data:
         raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
     if data.detections is not None and protocol in ("pck", "pckh"):
         raise UserError(f"`detections` is {data.detections}: {protocol} is measured on true boxes; leave them out")
-    for line in config.without_effect():
+    for line in [*config.without_effect(), *(config.model.without_effect() if training else [])]:
         warnings.warn(f"without effect: {line}", stacklevel=2)
     found = Data(config)
     _ = (found.val, found.train) if training else found.val

@@ -134,17 +134,12 @@ class ModelConfig(RPGConfig):
 
     def without_effect(self) -> list[str]:
         """What is set and has no effect, a line each; a preset's `rpg_size` is set for all kinds of sharing."""
-        of_banks = [
-            f"`{name}`, which is of banks, with sharing {self.sharing}"
-            for name in ("rpg_scope", "rpg_block", "rpg_seed", "rpg_gradient", "rpg_regenerate")
-            if self.sharing != "rpg" and getattr(self, name) != getattr(ModelConfig, name)
-        ]
         lines = {
             f"`tied_sets`, of stages that are copies, with sharing {self.sharing}": self.tied_sets != ModelConfig.tied_sets
             and self.sharing not in ("tied", "tied_norms", "low_rank"),
             f"`rank` with sharing {self.sharing}": self.rank != ModelConfig.rank and self.sharing != "low_rank",
         }
-        return of_banks + [line for line, unused in lines.items() if unused]
+        return _of_banks_without_effect(self) + [line for line, unused in lines.items() if unused]
 
     @property
     def title(self) -> str:
@@ -182,10 +177,24 @@ class ClassifierConfig(RPGConfig):
         EVERYDAY,
     ] = (32, 32)
 
+    def without_effect(self) -> list[str]:
+        """As of `ModelConfig`."""
+        return _of_banks_without_effect(self)
+
     @property
     def title(self) -> str:
         """What tables call the network."""
         return f"{self.network}, sharing {self.sharing}"
+
+
+def _of_banks_without_effect(model: ModelConfig | ClassifierConfig) -> list[str]:
+    """What is set of banks where there is none, a line each."""
+    names = ("rpg_scope", "rpg_block", "rpg_seed", "rpg_gradient", "rpg_regenerate")
+    return [
+        f"`{name}`, which is of banks, with sharing {model.sharing}"
+        for name in names
+        if model.sharing != "rpg" and getattr(model, name) != getattr(type(model), name)
+    ]
 
 
 def model_config(section: Mapping[str, Any]) -> ModelConfig | ClassifierConfig:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rpgmt.data.loader import lost_workers, validation_loader
 from rpgmt.engine.device import pick_device, processes
 from rpgmt.engine.task import Batch, Task
+from rpgmt.rpg.learned_signs import made_together, signed_layers
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,15 @@ def validate(
     predictions: list[Any] = []
     sums: dict[str, tuple[float, float]] = {}
     try:
-        for cpu_batch in batches:
-            batch = to_device(cpu_batch, device)
-            outputs = task.infer(model, images(task, batch, channels_last))
-            losses = task.losses(outputs, batch)
-            predictions += task.predictions(outputs, batch)
-            for name, (total, count) in losses.items():
-                old = sums.get(name, (0.0, 0.0))
-                sums[name] = (old[0] + float(total), old[1] + float(count))
+        with made_together(signed_layers(model).values()):
+            for cpu_batch in batches:
+                batch = to_device(cpu_batch, device)
+                outputs = task.infer(model, images(task, batch, channels_last))
+                losses = task.losses(outputs, batch)
+                predictions += task.predictions(outputs, batch)
+                for name, (total, count) in losses.items():
+                    old = sums.get(name, (0.0, 0.0))
+                    sums[name] = (old[0] + float(total), old[1] + float(count))
     finally:
         for module, training in modes:
             module.training = training

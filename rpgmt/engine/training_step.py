@@ -192,7 +192,7 @@ class TrainingStep:
         return [name for name in self._names if not is_finite(name)]
 
     def _signs(self) -> AbstractContextManager[None]:
-        """Layers that learn signs, made at once; a compiler makes kernels of its own of them."""
+        """Weights of layers that learn signs, made at once; a compiler makes kernels of its own of them."""
         return nullcontext() if self.train.compile else made_together(self._signed)
 
     @contextmanager

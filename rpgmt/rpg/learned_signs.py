@@ -22,6 +22,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -40,6 +41,24 @@ FREE_UNTIL, FIRM_FROM = 0.1, 0.6
 BITS = 32
 """Of a number: so many signs are stored in the place of one magnitude."""
 
+KERNEL_ON = ("cuda",)
+"""Devices on which one kernel makes the weights of all layers; Triton's interpreter would run it on others, and slowly."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Weights that were made for a layer beforehand.
+
+    Args:
+        free: The parameter that they were made of.
+        training: The layer's mode then.
+        used: The weights.
+    """
+
+    free: Tensor
+    training: bool
+    used: Tensor
+
 
 class SignedConv2d(ComputedLayer, nn.Conv2d):
     """A convolution whose weights share magnitudes and have signs of their own; `learn_signs` makes it of a plain one.
@@ -48,18 +67,25 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
         weight: The free weights that are trained; see the module's text.
         entries: n, how many magnitudes there are.
         firmness: () from 0, where the free weights are used, to 1, where those that a file holds are.
-        made: The weights in use, with their gradient's way, while `made_together` has made them.
+        made: What `made_together` has made, while that lasts.
     """
 
     entries: int
     firmness: Tensor
-    made: Tensor | None = None
+    made: Made | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.made is not None:
-            return self._conv_forward(x, self.made, self.bias)
-        used = self._between(self.firmness if self.training else None)
+        used = self._made()
+        if used is None:
+            used = self._between(self.firmness if self.training else None)
         return self._conv_forward(x, _StraightThrough.apply(self.weight, used), self.bias)
+
+    def _made(self) -> Tensor | None:
+        """What was made beforehand, unless the layer runs with another weight, in another mode or of another type by now."""
+        made = None if torch.compiler.is_compiling() else self.made
+        if made is None or made.free is not self.weight or made.training != self.training:
+            return None
+        return made.used if made.used.dtype == weight_type(self.weight) else None
 
     def magnitudes(self) -> Tensor:
         """(n,) mean of |weight| over the uses of each entry; of equal ones of float32 it is their value, bit for bit."""
@@ -105,29 +131,38 @@ class SignedConv2d(ComputedLayer, nn.Conv2d):
 
 
 @contextmanager
-def made_together(layers: Sequence[SignedConv2d]) -> Iterator[None]:
-    """While it lasts, layers in training use weights that one kernel makes of all of them, at its beginning, on a GPU.
+def made_together(layers: Iterable[SignedConv2d]) -> Iterator[None]:
+    """While it lasts, layers use weights that are made once, at its beginning: on a GPU by one kernel for all of them.
 
-    Enter it for each forward pass, under autocast if that is used; weights and firmness must not change before it ends. Where
-    no kernel serves the layers, as on a CPU, each makes its own as ever: the result is the same.
+    Otherwise each makes its own whenever it runs, which on a GPU takes much of a step. Enter it for each forward pass of a
+    training, under autocast if that is used, or for a whole evaluation. Neither weights nor firmness may change meanwhile. A
+    layer that runs in another way than it would have at the beginning makes its own: in the other mode, in another type, with
+    another weight (`torch.func.functional_call`), compiled.
 
     Args:
-        layers: What `learn_signs` returned; they are not compiled.
+        layers: What `learn_signs` returned.
     """
-    free, entries = [layer.weight for layer in layers], [layer.entries for layer in layers]
-    together = bool(layers) and free[0].is_cuda and not transforms_are_active()
-    if together:
-        from rpgmt.rpg.backends import signs_kernel  # Triton takes a while to import
-
-        together = signs_kernel.usable(free, entries)
-    made = _MadeTogether.apply([layer.firmness for layer in layers], entries, *free) if together else [None] * len(layers)
-    for layer, weight in zip(layers, made, strict=True):
-        layer.made = weight
+    chosen = [] if transforms_are_active() else list(layers)
+    for layer, used in zip(chosen, _make_together(chosen), strict=True):
+        layer.made = Made(layer.weight, layer.training, used)
     try:
         yield
     finally:
-        for layer in layers:
-            layer.made = None
+        for layer in chosen:
+            layer.__dict__.pop("made", None)
+
+
+@torch.no_grad()
+def _make_together(layers: Sequence[SignedConv2d]) -> list[Tensor]:
+    firmness = [layer.firmness if layer.training else None for layer in layers]
+    if layers and layers[0].weight.device.type in KERNEL_ON:
+        from rpgmt.rpg.backends import signs_kernel  # Triton takes a while to import
+
+        free, entries = [layer.weight.detach() for layer in layers], [layer.entries for layer in layers]
+        if signs_kernel.usable(free, entries, firmness):
+            return signs_kernel.used_weights(free, entries, firmness, weight_type(free[0]))
+    pairs = zip(layers, firmness, strict=True)
+    return [layer._between(firm).to(weight_type(layer.weight)) for layer, firm in pairs]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -146,20 +181,6 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
-
-
-class _MadeTogether(torch.autograd.Function):
-    """The same for many layers at once: weights as one kernel makes them."""
-
-    @staticmethod
-    def forward(ctx: Any, firmness: Sequence[Tensor], entries: Sequence[int], *free: Tensor) -> tuple[Tensor, ...]:
-        from rpgmt.rpg.backends import signs_kernel
-
-        return tuple(signs_kernel.used_weights(free, entries, firmness, weight_type(free[0])))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *gradients
 
 
 def learn_signs(

@@ -28,6 +28,7 @@ from rpgmt.engine.finite import NonFiniteError
 from rpgmt.engine.learning_rate import learning_rate_factor
 from rpgmt.engine.loop import fit
 from rpgmt.errors import UserError
+from rpgmt.rpg.learned_signs import signed_layers
 
 
 def weights(out: Path) -> dict[str, Tensor]:
@@ -149,6 +150,20 @@ def test_steps_equal_a_plain_loop(tmp_path: Path, optimizer: str, accumulate: in
             stepper.zero_grad()
     for mine, his in zip(task.model.parameters(), parameters, strict=True):
         torch.testing.assert_close(mine, his, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_with_learned_signs_are_made_once_a_step_and_once_a_validation(tmp_path: Path) -> None:
+    task, made, run = Toy(signed=True), [], []
+    (layer, *_) = signed_layers(task.model).values()
+    layer.register_forward_pre_hook(lambda layer, inputs: run.append((layer.training, layer.made)))
+    fit(task, config(tmp_path, max_steps=2))
+    for training, beforehand in run:
+        assert beforehand is not None
+        assert beforehand.training == training
+        if not any(beforehand is other for other in made):
+            made.append(beforehand)
+    assert [of.training for of in made] == [True, True, False]
+    assert len(run) > len(made)  # a validation has several batches
 
 
 def test_schedules() -> None:

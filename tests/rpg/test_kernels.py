@@ -410,8 +410,9 @@ for size, block, bank, flat in ((1_000_000, 1, "fp32", "bf16"), (1_000_003, 3, "
     compile(kernels.generate_kernel, pointers, {**launch.constants, "STEPS": 4, "PADDING": 16})
     compile(kernels.fold_kernel, pointers, dict(launch.constants))
 compile(kernels.add_groups_kernel, {"partial": "*fp32", "sums": "*bf16"}, {"TILE": 32, "UNROLLED": 16, **fused.OPTIONS})
-constants = {"STEPS": 8, "NUMBERS": 8, "TILE": signs_kernel._TILE, **fused.OPTIONS}
-compile(signs_kernel.used_weights_kernel, {"table": "*i64", "flat": "*bf16"}, constants)
+for flat in ("fp32", "bf16"):
+    constants = {"STEPS": 8, "NUMBERS": 8, "TILE": signs_kernel._TILE, **fused.OPTIONS}
+    compile(signs_kernel.used_weights_kernel, {"table": "*i64", "flat": "*" + flat}, constants)
 """
 
 

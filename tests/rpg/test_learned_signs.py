@@ -112,6 +112,80 @@ def test_free_weights_make_the_plain_network_and_firm_ones_the_stored_one() -> N
     assert torch.equal(layer.train()(x), stored(x))
 
 
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)).train()
+    set_firmness(rpgmt.learn_signs(model, "25%"), 0.3)
+    return model
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_weights_that_are_made_together_are_those_that_each_layer_makes(training: bool, autocast: bool) -> None:
+    model, x = network().train(training), torch.randn(2, 6, 9, 9)
+    found = []
+    for together in (nullcontext(), rpgmt.made_together(model)):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), together:
+            outputs = model(x)
+        outputs.float().square().sum().backward()
+        found.append([outputs, *[parameter.grad for parameter in model.parameters()]])
+    for own, other in zip(*found, strict=True):
+        assert torch.equal(own, other)
+    assert all("made" not in vars(layer) for layer in model)
+
+
+def test_weights_are_made_once_for_all_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, calls = network(), torch.randn(2, 6, 9, 9), []
+    between = SignedConv2d._between
+    monkeypatch.setattr(SignedConv2d, "_between", lambda layer, firmness: calls.append(layer) or between(layer, firmness))
+    with rpgmt.made_together(model):
+        model(x), model(x)
+    assert calls == list(model)
+
+
+def test_a_layer_that_runs_in_another_way_makes_its_own_weight() -> None:
+    model, x = network(), torch.randn(2, 6, 9, 9)
+    others = {name: 2 * tensor.detach() for name, tensor in model.named_parameters()}
+    evaluated, called = model.eval()(x), torch.func.functional_call(model.train(), others, x)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(model, parameters, x).square().sum()
+
+    gradients = torch.func.grad(loss)(others)
+    with rpgmt.made_together(model):
+        assert torch.equal(model.eval()(x), evaluated)
+        assert torch.equal(torch.func.functional_call(model.train(), others, x), called)
+        for name, gradient in torch.func.grad(loss)(others).items():
+            assert torch.equal(gradient, gradients[name])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert model(x).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16), rpgmt.made_together(model), torch.autocast("cpu", enabled=False):
+        assert torch.equal(model(x), copy.deepcopy(model)(x))
+
+
+def test_weights_that_were_made_together_are_gone_after_an_error() -> None:
+    model = network()
+
+    def fail() -> None:
+        with rpgmt.made_together(model):
+            assert all(layer.made for layer in model)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not any(layer.made for layer in model)
+
+
+def test_frozen_and_unused_layers_get_no_gradient_of_weights_made_together() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    with rpgmt.made_together(model):
+        model[1](model[0](torch.randn(2, 6, 9, 9))).sum().backward()
+    assert model[1].weight.grad is not None
+    assert model[0].weight.grad is model[2].weight.grad is None
+
+
 def test_weights_become_firm_in_the_course_of_training() -> None:
     layer = layer_of("25%")
     course = []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -34,8 +33,9 @@ def layers_of(*sizes: tuple[int, int, int, str]) -> list[SignedConv2d]:
 
 def make(layers: list[SignedConv2d], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     free, entries = [layer.weight.detach() for layer in layers], [layer.entries for layer in layers]
-    assert signs_kernel.usable(free, entries)
-    return signs_kernel.used_weights(free, entries, [layer.firmness for layer in layers], dtype)
+    firmness = [layer.firmness if layer.training else None for layer in layers]
+    assert signs_kernel.usable(free, entries, firmness)
+    return signs_kernel.used_weights(free, entries, firmness, dtype)
 
 
 def mixed() -> list[SignedConv2d]:
@@ -79,64 +79,41 @@ def test_weights_are_rounded_once(dtype: torch.dtype) -> None:
             assert torch.equal(low, full.to(dtype))
 
 
-def test_the_gradient_of_weights_that_are_made_together_goes_to_the_free_ones() -> None:
-    layers = mixed()[:4]
-    firmness, entries = [layer.firmness for layer in layers], [layer.entries for layer in layers]
-    made = learned_signs._MadeTogether.apply(firmness, entries, *[layer.weight for layer in layers])
-    gradients = [torch.randn_like(weight) for weight in made[:3]]
-    torch.autograd.backward(made[:3], gradients)  # the last is not used
-    for layer, gradient in zip(layers[:3], gradients, strict=True):
-        assert torch.equal(layer.weight.grad, gradient)
-    assert not layers[3].weight.grad.any()
-
-
-@contextmanager
-def interpreted(layers: list[SignedConv2d]) -> Iterator[None]:
-    """`made_together` where it leaves layers to themselves, on a CPU, for there the kernel would be slow."""
-    firmness, entries = [layer.firmness for layer in layers], [layer.entries for layer in layers]
-    made = learned_signs._MadeTogether.apply(firmness, entries, *[layer.weight for layer in layers])
-    for layer, weight in zip(layers, made, strict=True):
-        layer.made = weight
-    yield
-    for layer in layers:
-        layer.made = None
-
-
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_forward_with_weights_made_together_is_the_layers_own(autocast: bool) -> None:
-    model = nn.Sequential(*layers_of((8, 6, 3, "25%"), (8, 8, 3, "40%"), (4, 8, 1, "25%"))).train()
+def test_a_forward_with_weights_made_together_is_the_layers_own(
+    autocast: bool, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learned_signs, "KERNEL_ON", ("cuda", "cpu"))
+    model = nn.Sequential(*layers_of((8, 6, 3, "25%"), (8, 8, 3, "40%"), (4, 8, 1, "25%"))).train(training)
     layers, x = list(model), torch.randn(2, 6, 9, 9, device=DEVICE)
     rpgmt.set_firmness(layers, 0.3)
     found = []
-    for together in (nullcontext(), rpgmt.made_together(layers), interpreted(layers)):
+    for together in (nullcontext(), rpgmt.made_together(layers)):
         model.zero_grad()
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=autocast), together:
             outputs = model(x)
         outputs.float().square().sum().backward()
         found.append([outputs.detach(), *[layer.weight.grad.clone() for layer in layers]])
     tolerance = {"rtol": 5e-2, "atol": 5e-2} if autocast else {"rtol": 1e-5, "atol": 1e-6}
-    for own, *others in zip(*found, strict=True):
-        for other in others:
-            torch.testing.assert_close(other, own, **tolerance)
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, own, **tolerance)
 
 
-def test_weights_that_were_made_together_are_gone_after_an_error() -> None:
-    layers = layers_of((8, 6, 3, "25%"))
-
-    def fail() -> None:
-        with rpgmt.made_together(layers):
-            assert (layers[0].made is not None) == (DEVICE.type == "cuda")
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        fail()
-    assert layers[0].made is None
-
-
-def test_what_the_kernel_cannot_make_is_left_to_the_operations() -> None:
-    weight = torch.randn(16, 6, 3, 3, device=DEVICE)
-    assert signs_kernel.usable([weight], [216])
-    for other in (weight.double(), weight.bfloat16(), weight.transpose(0, 1), weight.to("meta")):
-        assert not signs_kernel.usable([weight, other], [216, 216])
-    assert not signs_kernel.usable([weight], [13])  # more laps than a program should make alone
+def test_what_the_kernel_cannot_make_is_left_to_the_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, firm = torch.randn(16, 6, 3, 3, device=DEVICE), torch.ones((), device=DEVICE)
+    assert signs_kernel.usable([weight], [216], [firm])
+    assert signs_kernel.usable([weight], [216], [None])
+    for other in (weight.double(), weight.bfloat16(), weight.transpose(0, 1), weight.to("meta"), nn.Parameter(weight)):
+        assert not signs_kernel.usable([weight, other], [216, 216], [firm, firm])
+    for other in (firm.double(), firm.to("meta")):
+        assert not signs_kernel.usable([weight], [216], [other])
+    assert not signs_kernel.usable([weight], [13], [firm])  # more laps than a program should make alone
+    huge = torch.empty((), device=DEVICE).expand(1_700_000_000)
+    assert not signs_kernel.usable([huge], [500_000_000], [firm])  # where 32 bits would end
+    monkeypatch.setattr(learned_signs, "KERNEL_ON", ("cuda", "cpu"))
+    (layer,) = layers_of((16, 6, 3, "25%"))
+    layer.double()
+    with rpgmt.made_together([layer]):
+        assert torch.equal(layer.made.used, layer.shared_weight())
     assert not fused.usable(torch.device("meta"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.people_files import write_coco
@@ -115,3 +117,20 @@ def test_tasks_have_examples_that_parse() -> None:
             words = example.replace("key points of your own", "").split("  ")[0].split()
             name, _ = cli.parse_train(words, {words[0]: module})
             assert name == words[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [(pose, "coco"), (multitask, "coco"), (classification, "folder")],
+    ids=["pose", "multitask", "classification"],
+)
+def test_what_a_kind_of_sharing_does_not_use_is_told_to_who_trains(task: Any, name: str, tmp_path: Path) -> None:
+    config = task.Config()
+    model = dataclasses.replace(config.model, sharing="none", rpg_block=2)
+    data = dataclasses.replace(config.data, name=name, root=tmp_path / "missing")
+    config = dataclasses.replace(config, model=model, data=data)
+    with pytest.raises(UserError, match="missing"):
+        task.read(config)  # whoever evaluates has nothing to change
+    line = "without effect: `rpg_block`, which is of banks, with sharing none"
+    with pytest.warns(UserWarning, match=line), pytest.raises(UserError, match="missing"):
+        task.read(config, training=True)

@@ -1,6 +1,6 @@
 """Weights with learned signs as one Triton kernel for all layers: what a GPU runs for the operations of `learned_signs.py`.
 
-Layers are small: to start a kernel for each takes a host longer than a GPU takes to run it (RESULTS.md, "Time of a training
+Layers are small: a kernel for each made the forward pass of a large network twice as long (RESULTS.md, "Time of a training
 step").
 """
 
@@ -19,44 +19,51 @@ from rpgmt.rpg.backends.kernels import jit, tl, triton
 
 _TILE = 128  # magnitudes of a program, which is one warp
 _LAPS = 64  # at most: a program adds the uses of an entry one after the other
-_ALIGNED = 16  # weights: a layer's begin at a multiple of so many, as tensors of their own would
+_ALIGNED = 16  # weights: a layer's begin at a multiple of so many, 32 bytes of bfloat16, since convolutions choose by alignment
 
 
-def usable(free: Sequence[Tensor], entries: Sequence[int]) -> bool:
-    """Whether the kernel makes these layers' weights; see `fused.usable` for the devices."""
-    return fused.usable(free[0].device) and all(
-        weight.device == free[0].device
+def usable(free: Sequence[Tensor], entries: Sequence[int], firmness: Sequence[Tensor | None]) -> bool:
+    """Whether the kernel makes these layers' weights; see `fused.usable` for the devices. Arguments as of `used_weights`."""
+    device = free[0].device
+    if not fused.usable(device) or (device.type == "cuda" and not isinstance(used_weights_kernel, triton.JITFunction)):
+        return False  # Triton's interpreter copies a GPU's tensors to the host, where the addresses in the table are none
+    return all(
+        type(weight) is Tensor  # others have no address
+        and weight.device == device
         and weight.dtype == torch.float32
-        and weight.numel() <= min(_LAPS * count, 2**31 - 1)
+        and weight.numel() <= _LAPS * count
+        and weight.numel() + count + _TILE < 2**31
         and (weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
-        for weight, count in zip(free, entries, strict=True)
+        and (firm is None or (type(firm) is Tensor and firm.device == device and firm.dtype == torch.float32))
+        for weight, count, firm in zip(free, entries, firmness, strict=True)
     )
 
 
 def used_weights(
-    free: Sequence[Tensor], entries: Sequence[int], firmness: Sequence[Tensor], dtype: torch.dtype
+    free: Sequence[Tensor], entries: Sequence[int], firmness: Sequence[Tensor | None], dtype: torch.dtype
 ) -> list[Tensor]:
     """The weights between free and shared ones, of many layers.
 
     Args:
         free: (outputs, inputs, height, width) float32 of each layer, without gradient, all on one device.
         entries: n, how many magnitudes each layer has.
-        firmness: (), from 0 for the free weights to 1, of each layer.
+        firmness: (), from 0 for the free weights to 1, of each layer; None is 1.
         dtype: Of the weights that are made.
 
     Returns:
         As large, and in the same memory formats; all are parts of one tensor.
     """
+    device, firm = free[0].device, torch.ones((), device=free[0].device)
     rows, offsets, programs, length = [], [], 0, 0
     for weight, count, own in zip(free, entries, firmness, strict=True):
-        size, places = weight.numel(), 1 if weight.is_contiguous() else weight[0, 0].numel()
-        rows.append([programs, weight.data_ptr(), own.data_ptr(), length, count, size, weight.shape[1], places])
+        size, places = weight.numel(), 1 if weight.is_contiguous() else weight.shape[2:].numel()
+        address = (firm if own is None else own).data_ptr()
+        rows.append([programs, weight.data_ptr(), address, length, count, size, weight.shape[1], places])
         offsets.append(length)
         programs += triton.cdiv(count, _TILE)
         length += triton.cdiv(size, _ALIGNED) * _ALIGNED
-    device = free[0].device
     # From pinned memory, so that the host does not wait for what the device has in its queue.
-    table = torch.tensor(rows, dtype=torch.int64, pin_memory=device.type == "cuda").to(device, non_blocking=True)
+    table = torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda").to(device, non_blocking=True)
     flat = torch.empty(length, dtype=dtype, device=device)
     with fused.on(device):
         used_weights_kernel[(programs,)](
