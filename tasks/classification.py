@@ -7,7 +7,6 @@ files by the loader's workers. Accuracy is top-1 and top-5.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from dataclasses import field
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rpgmt.config import ClassifierConfig, Flag, TrainConfig, check_together
+from rpgmt.config import ClassifierConfig, Flag, TrainConfig, check_together, tell_without_effect
 from rpgmt.config.validation import config_class
 from rpgmt.engine.task import Batch, Outputs, Task
 from rpgmt.errors import UserError
@@ -142,8 +141,8 @@ def read(config: Config, *, training: bool = False) -> Data:
     Raises:
         UserError: the files are missing or wrong, or have other classes than the network.
     """
-    for line in config.model.without_effect() if training else []:
-        warnings.warn(f"without effect: {line}", stacklevel=2)
+    if training:
+        tell_without_effect(config.model.without_effect())
     found = Data(config)
     _ = (found.train, found.val) if training else found.val
     return found

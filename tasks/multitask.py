@@ -7,7 +7,6 @@ predictions to the next stage. Accuracy is measured for every task and stage, po
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from dataclasses import field
 from functools import cached_property
@@ -16,7 +15,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, BalanceConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config import (
+    AugmentationConfig,
+    BalanceConfig,
+    ConfigError,
+    Flag,
+    ModelConfig,
+    TrainConfig,
+    check_together,
+    tell_without_effect,
+)
 from rpgmt.config.validation import config_class
 from rpgmt.engine.task import SCORE
 from rpgmt.errors import UserError
@@ -155,8 +163,8 @@ def read(config: Config, *, training: bool = False) -> Data:
     """
     if SCORE in (config.model.heads or ()):
         raise UserError(f"`heads` is {config.model.heads}: {SCORE!r} is the name of the mean over tasks, give another")
-    for line in config.model.without_effect() if training else []:
-        warnings.warn(f"without effect: {line}", stacklevel=2)
+    if training:
+        tell_without_effect(config.model.without_effect())
     found = Data(config)
     _ = (found.val, found.train) if training else found.val
     return found

@@ -7,7 +7,6 @@ Accuracy is measured for every stage, as the data set's own protocol has it.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together
+from rpgmt.config import AugmentationConfig, ConfigError, Flag, ModelConfig, TrainConfig, check_together, tell_without_effect
 from rpgmt.config.validation import config_class
 from rpgmt.errors import UserError
 
@@ -222,8 +221,9 @@ def read(config: Config, *, training: bool = False) -> Data:
         raise UserError(f"`heads` is {config.model.heads}: the pose task trains one head, e.g. {HEAD}: 17")
     if data.detections is not None and protocol in ("pck", "pckh"):
         raise UserError(f"`detections` is {data.detections}: {protocol} is measured on true boxes; leave them out")
-    for line in [*config.without_effect(), *(config.model.without_effect() if training else [])]:
-        warnings.warn(f"without effect: {line}", stacklevel=2)
+    tell_without_effect(config.without_effect())
+    if training:
+        tell_without_effect(config.model.without_effect())
     found = Data(config)
     _ = (found.val, found.train) if training else found.val
     return found

@@ -9,6 +9,7 @@ from rpgmt.config.schema import (
     TrainConfig,
     check_together,
     model_config,
+    tell_without_effect,
 )
 from rpgmt.config.validation import Flag, config_class, from_dict
 from rpgmt.config.yaml_files import load_yaml, to_dict, to_yaml
@@ -29,6 +30,7 @@ __all__ = [
     "from_dict",
     "load_yaml",
     "model_config",
+    "tell_without_effect",
     "to_dict",
     "to_yaml",
 ]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -195,6 +196,12 @@ def _of_banks_without_effect(model: ModelConfig | ClassifierConfig) -> list[str]
         for name in names
         if model.sharing != "rpg" and getattr(model, name) != getattr(type(model), name)
     ]
+
+
+def tell_without_effect(lines: Iterable[str]) -> None:
+    """A warning for each thing that is set and has no effect."""
+    for line in lines:
+        warnings.warn(f"without effect: {line}", stacklevel=3)
 
 
 def model_config(section: Mapping[str, Any]) -> ModelConfig | ClassifierConfig:

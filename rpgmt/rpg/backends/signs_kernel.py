@@ -54,12 +54,11 @@ def used_weights(
         As large, and in the same memory formats; all are parts of one tensor.
     """
     device, firm = free[0].device, torch.ones((), device=free[0].device)
-    rows, offsets, programs, length = [], [], 0, 0
+    rows, programs, length = [], 0, 0
     for weight, count, own in zip(free, entries, firmness, strict=True):
         size, places = weight.numel(), 1 if weight.is_contiguous() else weight.shape[2:].numel()
         address = (firm if own is None else own).data_ptr()
         rows.append([programs, weight.data_ptr(), address, length, count, size, weight.shape[1], places])
-        offsets.append(length)
         programs += triton.cdiv(count, _TILE)
         length += triton.cdiv(size, _ALIGNED) * _ALIGNED
     # From pinned memory, so that the host does not wait for what the device has in its queue.
@@ -69,7 +68,7 @@ def used_weights(
         used_weights_kernel[(programs,)](
             table, flat, len(rows), STEPS=len(rows).bit_length(), NUMBERS=len(rows[0]), TILE=_TILE, **fused.OPTIONS
         )
-    return [flat.as_strided(weight.shape, weight.stride(), at) for weight, at in zip(free, offsets, strict=True)]
+    return [flat.as_strided(weight.shape, weight.stride(), row[3]) for weight, row in zip(free, rows, strict=True)]
 
 
 @jit
