@@ -16,6 +16,7 @@ from rpgmt.errors import UserError
 from rpgmt.rpg.size import parse_size
 from tools.benchmarks.common.comparison import add_rows, add_seeds_and_jobs, exit_status, read_comparison
 from tools.benchmarks.common.flags import add_json, check_positive, read_numbers
+from tools.benchmarks.sharing.archive import check_name, pack
 from tools.benchmarks.sharing.measure import DRAWS
 from tools.benchmarks.sharing.rows import ROWS, plan
 
@@ -217,9 +218,17 @@ def _rates(text: str | None, default: float) -> list[float]:
 def _report(argv: list[str], prog: str) -> int:
     parser = cli.Parser(prog=prog, description="Makes tables, CSV, JSON and figures of a comparison from what is stored.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
+    parser.add_argument(
+        "--pack", type=Path, metavar="FILE", help="keep what the figures are made of, without the networks, in a .tar.gz"
+    )
     add_json(parser)
     arguments = parser.parse_args(argv)
+    if arguments.pack is not None:
+        check_name(arguments.pack)
     _show(arguments.out, arguments.json)
+    if arguments.pack is not None:
+        size = pack(arguments.out, arguments.pack)
+        print(f"{arguments.pack}: {size / 1e3:,.0f} kB; unpacked, it can be reported, and goes on by the same command")
     return 0
 
 
