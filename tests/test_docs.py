@@ -103,7 +103,7 @@ def all_flags() -> frozenset[str]:
         *(("train", task) for task in TASKS),
     ]
     words += [("benchmark", kind) for kind in ("generation", "step", "loader", "predict", "multitask", "classification")]
-    words += [("benchmark", "sharing", task) for task in ("pose", "multitask")]
+    words += [("benchmark", "sharing", task) for task in ("pose", "multitask", "report")]
     return frozenset().union(*(flags_of(*name) for name in words))
 
 
