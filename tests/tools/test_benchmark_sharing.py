@@ -169,7 +169,7 @@ def test_from_flags_to_figures(compared: list[str], capsys: pytest.CaptureFixtur
 def test_a_packed_comparison_is_reported_and_goes_on_elsewhere(
     compared: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, packed, again = Path(compared[compared.index("--out") + 1]), tmp_path / "rows.tar.gz", tmp_path / "again.tgz"
+    out, packed, again = Path(compared[compared.index("--out") + 1]), tmp_path / "rows.tar.xz", tmp_path / "again.tar.xz"
     assert benchmark.main(["sharing", "report", "--out", str(out), "--pack", str(packed)]) == 0
     assert benchmark.main(["sharing", "report", "--out", str(out), "--pack", str(again)]) == 0
     assert packed.read_bytes() == again.read_bytes()
@@ -183,7 +183,7 @@ def test_a_packed_comparison_is_reported_and_goes_on_elsewhere(
     assert benchmark.main(["sharing", *compared, "--out", str(other)]) == 0
     assert "3 of 3 trainings and measurements are finished already" in capsys.readouterr().out
     assert cli.run(benchmark.main, ["sharing", "report", "--out", str(out), "--pack", str(tmp_path / "rows.zip")]) == 2
-    assert "rows.zip: give the name of a file that ends in .tar.gz or .tgz" in capsys.readouterr().err
+    assert "rows.zip: give the name of a file that ends in .tar.xz" in capsys.readouterr().err
 
 
 def test_what_validation_measures_is_what_evaluate_measures(compared: list[str], tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def _report(argv: list[str], prog: str) -> int:
     parser = cli.Parser(prog=prog, description="Makes tables, CSV, JSON and figures of a comparison from what is stored.")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the comparison")
     parser.add_argument(
-        "--pack", type=Path, metavar="FILE", help="keep what the figures are made of, without the networks, in a .tar.gz"
+        "--pack", type=Path, metavar="FILE", help="keep what the figures are made of, without the networks, in a .tar.xz"
     )
     add_json(parser)
     arguments = parser.parse_args(argv)

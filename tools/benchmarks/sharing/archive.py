@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +12,13 @@ from tools.benchmarks.sharing.store import GRID
 
 KEPT = (GRID, "config.yaml", *(f"*/{name}" for name in ("config.yaml", "metrics.json", "metrics.csv", "val*.json", "val*.npz")))
 """Files of the folder and of its runs that the report, or a command that goes on, reads."""
-SUFFIXES = (".tar.gz", ".tgz")
+SUFFIX = ".tar.xz"
 
 
 def check_name(file: Path) -> None:
     """Raises UserError where the name does not say what the file will be."""
-    if not file.name.endswith(SUFFIXES):
-        raise UserError(f"`--pack` is {file}: give the name of a file that ends in {' or '.join(SUFFIXES)}")
+    if not file.name.endswith(SUFFIX):
+        raise UserError(f"`--pack` is {file}: give the name of a file that ends in {SUFFIX}")
 
 
 def pack(out: Path, file: Path) -> int:
@@ -36,12 +35,7 @@ def pack(out: Path, file: Path) -> int:
         UserError: it cannot be written.
     """
     paths = sorted({path for pattern in KEPT for path in out.glob(pattern)})
-    with (
-        whole_file(file) as part,
-        part.open("wb") as opened,
-        gzip.GzipFile("", "wb", fileobj=opened, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w") as archive,
-    ):
+    with whole_file(file) as part, tarfile.open(part, "w:xz") as archive:
         for path in paths:
             data = path.read_bytes()
             member = tarfile.TarInfo(f"{out.resolve().name}/{path.relative_to(out).as_posix()}")
