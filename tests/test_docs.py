@@ -10,6 +10,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -364,6 +365,22 @@ def test_pictures_are_small_and_shown() -> None:
     assert set(pictures) == shown
     assert all(picture.stat().st_size <= 300_000 for picture in pictures.values())
     assert {path.suffix for path in DOCS.iterdir() if path.is_file()} == {".md", ".png", ".py"}
+
+
+@pytest.mark.parametrize("rows", sorted((DOCS / "rows").iterdir()), ids=lambda path: path.name)
+def test_stored_rows_are_named_and_make_the_figures_that_are_told(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = text(ROOT / "RESULTS.md")
+    assert f"docs/rows/{rows.name}" in results
+    shutil.unpack_archive(rows, tmp_path, filter="data")
+    (out,) = tmp_path.iterdir()
+    assert benchmark.main(["sharing", "report", "--out", str(out), "--json", str(tmp_path / "figures.json")]) == 0
+    assert "CUT SHORT" not in capsys.readouterr().out
+    record = json.loads((tmp_path / "figures.json").read_text())
+    for row in record["rows"]:
+        scores = ", ".join(f"{100 * figures[record['monitor']]:.2f}" for figures in row["figures"].values())
+        assert scores in results  # by seed
 
 
 def test_the_picture_of_the_readme_is_made_of_the_others() -> None:
