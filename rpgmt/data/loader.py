@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ from rpgmt.process import end_with_parent
 
 if TYPE_CHECKING:
     from rpgmt.engine.task import Dataset
+
+SIGNAL_WITHIN = 1.0
+"""Seconds within which the signal of a worker's death comes, once its connection is broken."""
 
 
 class ResumableLoader:
@@ -129,8 +133,8 @@ def lost_workers() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        said = str(error).partition("\n")[0]
+    except (RuntimeError, ConnectionError) as error:
+        said = str(_from_torch(error)).partition("\n")[0]
         if not (found := re.match(r"DataLoader worker \(pid.*?(?:is killed by signal: ([^.]*)|$)", said)):
             raise
         how = f"was ended by a signal ({found[1].strip()})" if found[1] else "ended"
@@ -138,6 +142,19 @@ def lost_workers() -> Iterator[None]:
             f"a process that loads data {how}, as a rule for want of memory: give `--workers 0`, or fewer of them; a run "
             "goes on by --resume"
         ) from None
+
+
+def _from_torch(error: Exception) -> Exception:
+    """What torch says of a connection that broke while a worker handed a batch over, once the signal of its death has come.
+
+    It must have come: torch raises an error wherever it finds the main thread, be it writing a checkpoint.
+    """
+    if isinstance(error, ConnectionError):
+        try:
+            time.sleep(SIGNAL_WITHIN)
+        except RuntimeError as said:
+            return said
+    return error
 
 
 class _Batches:

@@ -10,6 +10,7 @@ import pytest
 from runs import assert_same_end
 from toy import Toy, config
 
+from rpgmt.data.loader import lost_workers
 from rpgmt.engine.loop import fit
 from rpgmt.errors import UserError
 
@@ -35,6 +36,21 @@ def test_a_killed_worker_is_one_line_and_nothing_is_lost(tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
     fit(Toy(), config(out, resume=True))
     assert_same_end(out, fit(Toy(), config(tmp_path / "whole")))
+
+
+def test_a_connection_that_breaks_as_a_worker_dies_waits_for_what_torch_says_of_it() -> None:
+    def say(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    before = signal.signal(signal.SIGALRM, say)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(UserError, match=r"^a process that loads data was ended by a signal \(Killed\)"), lost_workers():
+            raise ConnectionResetError("reset by peer")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ConnectionResetError, match="of something else"), lost_workers():
+        raise ConnectionResetError("of something else")
 
 
 def test_the_number_of_workers_changes_no_bit(tmp_path: Path) -> None:
